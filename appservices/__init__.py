@@ -1,0 +1,1 @@
+"""Weft's application services, each beside the homeserver, and what they share."""

@@ -1,0 +1,1 @@
+"""What every application service is made of. Knows no feature."""

@@ -1,0 +1,275 @@
+"""The config file: YAML read once at start into frozen, typed sections.
+
+An unknown key, a wrong type or an unreadable file is a ConfigInvalid with one sentence that names file and
+key. Paths are relative to the config file's folder, the data folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from appservices.vocabulary.ids import UserId, is_server_name
+from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, iso_currency
+from appservices.vocabulary.signing import SigningKey
+
+CONFIG_NAME = "weft.yaml"
+SECRET_FILE_BYTES_MAX = 64 * 1024
+
+
+class ConfigInvalid(Exception):
+    """The config can't be used; the message is one sentence with file and key."""
+
+
+class Section(BaseModel):
+    """A part of the config file: every key known, every type as declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
+
+
+class HomeserverSection(Section):
+    """Synapse, beside which this Weft runs."""
+
+    url: HttpUrl = Field(description="Where Weft reaches Synapse's client listener.")
+    public_url: HttpUrl = Field(description="The homeserver URL that people enter in their Matrix client.")
+    managed: bool = Field(
+        default=True, description="Whether `weft up` starts Synapse; false beside a Synapse of your own."
+    )
+
+
+class WebSection(Section):
+    """The HTTP listener of all services: application-service transactions, APIs, portal, pages."""
+
+    bind_address: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: Port = Field(description="The port to listen on.")
+    public_url: HttpUrl = Field(description="How people's browsers reach this listener.")
+    session_hours: Annotated[int, Field(ge=1, le=24 * 365)] = Field(
+        default=24 * 7, description="How long a browser stays signed in, in hours."
+    )
+    client_origins: tuple[str, ...] = Field(
+        default=(
+            "https://app.element.io",
+            "https://develop.element.io",
+            "vector://vector",
+            "http://localhost:*",
+            "http://127.0.0.1:*",
+        ),
+        description="Origins of Matrix clients that may show Weft's pages as widgets (frame-ancestors).",
+    )
+
+    @field_validator("client_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        origins = tuple(value) if isinstance(value, list) else value
+        if isinstance(origins, tuple):
+            for origin in origins:
+                if not isinstance(origin, str) or any(character in origin for character in " ;,'\""):
+                    raise ValueError("an origin looks like https://app.element.io")
+        return origins
+
+
+class HomeSection(Section):
+    """The home service @weft: welcome, sign-in, portal, and the sessions of every page."""
+
+    localpart: str = Field(default="weft", description="The service user's localpart.")
+    registration: str = Field(
+        default="registrations/weft.yaml", description="Its application-service registration file."
+    )
+    database: str = Field(
+        default="sqlite:///weft.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
+    )
+
+
+class CurrencySection(Section):
+    """A currency that an operator defines."""
+
+    code: str = Field(description="3 to 8 capitals, such as HOUR.")
+    exponent: int = Field(default=2, description="Number of decimals of its minor unit.")
+    symbol: str | None = Field(default=None, description="A symbol, if it has one.")
+
+
+class WalletSection(Section):
+    """Payments: @wallet, its ledger, its currencies and limits."""
+
+    localpart: str = Field(default="wallet", description="The service user's localpart.")
+    registration: str = Field(
+        default="registrations/wallet.yaml", description="Its application-service registration file."
+    )
+    database: str = Field(
+        default="sqlite:///wallet.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
+    )
+    signing_key_file: str = Field(
+        default="keys/wallet.signing.key", description="The Ed25519 key that signs receipts."
+    )
+    currencies: tuple[Currency, ...] = Field(
+        default=("EUR",),
+        validate_default=True,
+        description=(
+            "ISO 4217 codes, or currencies of your own (code, exponent, symbol); the first is the default."
+        ),
+    )
+    payment_max: Annotated[int, Field(ge=1)] = Field(
+        default=10_000, description="The most that one payment may move, in whole units of its currency."
+    )
+
+    @field_validator("currencies", mode="before")
+    @classmethod
+    def _currencies(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError("a list of currencies, such as [EUR]")
+        return tuple(_currency(item) for item in value)
+
+    @property
+    def kept_currencies(self) -> Currencies:
+        return Currencies(self.currencies)
+
+
+class LogSection(Section):
+    """Where the log goes and how much of it."""
+
+    level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
+    )
+
+
+class WeftConfig(Section):
+    """The whole config file."""
+
+    server_name: str = Field(description="The Matrix server name, as in user ids; Synapse has the same.")
+    homeserver: HomeserverSection
+    web: WebSection
+    home: HomeSection = HomeSection()
+    wallet: WalletSection = WalletSection()
+    log: LogSection = LogSection()
+    folder: Path = Field(default=Path(), exclude=True, description="Set by the loader: the config's folder.")
+
+    @field_validator("server_name")
+    @classmethod
+    def _server_name(cls, value: str) -> str:
+        if not is_server_name(value):
+            raise ValueError("a server name looks like example.org or localhost:8448")
+        return value
+
+    def user(self, localpart: str) -> UserId:
+        return UserId(f"@{localpart}:{self.server_name}")
+
+    @property
+    def home_user(self) -> UserId:
+        return self.user(self.home.localpart)
+
+    @property
+    def wallet_user(self) -> UserId:
+        return self.user(self.wallet.localpart)
+
+
+class Registration(BaseModel):
+    """An application-service registration file, the one that Synapse reads too."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    url: str | None
+    as_token: str = Field(min_length=16, repr=False)
+    hs_token: str = Field(min_length=16, repr=False)
+    sender_localpart: str
+
+
+def load_config(folder: Path) -> WeftConfig:
+    """Reads `weft.yaml` in the data folder. Raises ConfigInvalid."""
+    path = folder / CONFIG_NAME
+    content = _yaml_object(path)
+    if "folder" in content:
+        raise ConfigInvalid(f"{path}: folder: unknown key")
+    try:
+        return WeftConfig.model_validate({**content, "folder": folder.resolve()})
+    except ValidationError as error:
+        raise ConfigInvalid(f"{path}: {_first_error(error)}") from error
+
+
+def load_registration(config: WeftConfig, name: str) -> Registration:
+    """Reads a registration file named in the config. Raises ConfigInvalid."""
+    path = config.folder / name
+    try:
+        return Registration.model_validate(_yaml_object(path))
+    except ValidationError as error:
+        raise ConfigInvalid(f"{path}: {_first_error(error)}") from error
+
+
+def load_signing_key(config: WeftConfig, *, key: str, name: str) -> SigningKey:
+    """Reads a signing-key file that the config names under `key`. Raises ConfigInvalid."""
+    path = config.folder / name
+    place = f"{config.folder / CONFIG_NAME}: {key}: {path}"
+    try:
+        return SigningKey.from_text(read_secret(path))
+    except OSError as error:
+        raise ConfigInvalid(f"{place} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigInvalid(f"{place}: {error}") from error
+
+
+def read_secret(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(SECRET_FILE_BYTES_MAX).strip()
+
+
+def _yaml_object(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigInvalid(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{path} is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigInvalid(f"{path}:{where} {getattr(error, 'problem', None) or 'not YAML'}") from error
+    if not isinstance(content, dict):
+        raise ConfigInvalid(f"{path} must hold keys and values")
+    return content
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key given twice is a mistake, not the last one wins."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key}: this key is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _currency(item: object) -> Currency:
+    if isinstance(item, Currency):
+        return item
+    if isinstance(item, str):
+        currency = iso_currency(item)
+        if currency is None:
+            raise ValueError(f"{item} is not an ISO 4217 code; define it with code and exponent")
+        return currency
+    section = CurrencySection.model_validate(item)
+    return Currency(
+        code=CurrencyCode(section.code), exponent=section.exponent, symbol=section.symbol or section.code
+    )
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "config"
+    reason = {
+        "extra_forbidden": "unknown key",
+        "missing": "this key is needed",
+    }.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{key}: {reason}"

@@ -1,0 +1,137 @@
+"""The database of a service: SQLite or PostgreSQL through SQLAlchemy 2 async, one code path.
+
+A unit of work is one database transaction. It writes nothing unless `commit` is called, and what is to
+happen after the commit (waking a sender) is registered on it. On SQLite every writing transaction begins
+with BEGIN IMMEDIATE: a read-modify-write under a deferred transaction loses updates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import CursorResult, Executable, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+SQLITE_BUSY_TIMEOUT_SECONDS = 30
+POOL_SIZE = 8
+_READ_ONLY = "weft_read_only"
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+
+
+class DatabaseUrlInvalid(ValueError):
+    """The URL names no database that Weft can use; the message is one sentence."""
+
+
+class UnitOfWork:
+    """One open database transaction. Leaving it without `commit` rolls everything back."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.committed = False
+        self._after_commit: list[Callable[[], None]] = []
+
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        return await self.connection.execute(statement, parameters)
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Registers what to call once the commit is durable; it must not fail."""
+        self._after_commit.append(callback)
+
+    async def commit(self) -> None:
+        await self.connection.commit()
+        self.committed = True
+        for callback in self._after_commit:
+            callback()
+
+
+class Database:
+    """An engine and its two ways in: `begin` to write, `read` to look."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer; queueing for it here is fair, its busy handler is not.
+        self._writer = asyncio.Lock() if self.is_sqlite else None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[UnitOfWork]:
+        async with self._writer or nullcontext(), self.engine.connect() as connection:
+            await connection.begin()
+            work = UnitOfWork(connection)
+            yield work
+            if not work.committed:
+                await connection.rollback()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        """A consistent view that can't be committed and takes no write lock."""
+        async with self.engine.connect() as connection:
+            await connection.execution_options(**{_READ_ONLY: True})
+            await connection.begin()
+            yield UnitOfWork(connection)
+            await connection.rollback()
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def open_database(url: str, *, folder: Path) -> Database:
+    """Opens `sqlite:///name.db` (relative to the folder) or `postgresql://user@host/name`.
+
+    Makes no connection yet. Raises DatabaseUrlInvalid when the URL is neither.
+    """
+    engine = create_async_engine(async_url(url, folder=folder), pool_size=POOL_SIZE)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return Database(engine)
+
+
+def async_url(url: str, *, folder: Path) -> str:
+    """The URL with its asyncio driver and, for SQLite, an absolute path."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUrlInvalid(
+            "a database is named by sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
+    family = parsed.drivername.split("+")[0]
+    if family not in _DRIVERS:
+        raise DatabaseUrlInvalid(f"{family} is not a database that Weft can use: take sqlite or postgresql")
+    parsed = parsed.set(drivername=_DRIVERS[family])
+    if family == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise DatabaseUrlInvalid("an SQLite database needs a file: sqlite:///wallet.db")
+        parsed = parsed.set(database=str(folder / parsed.database))
+    return parsed.render_as_string(hide_password=False)
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
+    # The driver's own implicit BEGIN is switched off, so that _begin_sqlite decides.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in (
+        f"busy_timeout = {SQLITE_BUSY_TIMEOUT_SECONDS * 1000}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""The home service @weft: welcome, sign-in, and the portal's pages."""

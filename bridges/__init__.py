@@ -1,0 +1,1 @@
+"""Bridges to other networks: one framework, independent siblings upon it."""

@@ -1,0 +1,1 @@
+"""Weft's commands, one a file."""

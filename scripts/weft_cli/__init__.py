@@ -1,0 +1,1 @@
+"""The weft command line: the composition roots and everything an operator types."""

@@ -1,0 +1,1 @@
+"""What runs inside Synapse: thin hooks, no business logic."""

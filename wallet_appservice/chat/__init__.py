@@ -1,0 +1,1 @@
+"""The wallet in rooms: commands and receipts."""

@@ -1,0 +1,1 @@
+"""Accounts and transfers: values, pure rules, and the engine that applies them."""

@@ -1,0 +1,1 @@
+"""SQLAlchemy tables of the wallet and the ledger's store."""
