@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import CursorResult, Executable, event
+from sqlalchemy import CursorResult, Executable, Insert, Table, UpdateBase, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql import visitors
 
 SQLITE_BUSY_TIMEOUT_SECONDS = 30
 POOL_SIZE = 8
@@ -32,6 +34,18 @@ class DatabaseUrlInvalid(ValueError):
     """The URL names no database that Weft can use; the message is one sentence."""
 
 
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement to be executed inside somebody else's transaction, as an effect of what they decide.
+
+    Keep the statement as a constant of its module: writes of the very same statement object become one
+    bulk execution.
+    """
+
+    statement: Executable
+    parameters: Mapping[str, Any]
+
+
 class UnitOfWork:
     """One open database transaction. Leaving it without `commit` rolls everything back."""
 
@@ -44,6 +58,15 @@ class UnitOfWork:
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         return await self.connection.execute(statement, parameters)
+
+    async def apply(self, writes: Sequence[Write]) -> None:
+        """Executes the writes as if one after another, equal statements in bulk.
+
+        A write joins an earlier bulk of its statement only when nothing in between touches the same
+        tables or is what its foreign keys point to, so the outcome is that of the given order.
+        """
+        for bulk in _bulks(writes):
+            await self.connection.execute(bulk.statement, bulk.parameters)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Registers what to call once the commit is durable; it must not fail."""
@@ -135,3 +158,55 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Any) -> None:
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """Writes of one statement object with the same parameter names."""
+
+    statement: Executable
+    names: frozenset[str]
+    tables: frozenset[Table] | None
+    """What the statement reads or writes; None when that can't be known, as in plain SQL text."""
+    parameters: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def lets_pass(self, later: Executable, tables: frozenset[Table] | None) -> bool:
+        """Whether a later statement may be executed before this bulk with the same outcome."""
+        if self.tables is None or tables is None or self.tables & tables:
+            return False
+        if _points_to(tables, self.tables):
+            return False
+        return isinstance(later, Insert) or not _points_to(self.tables, tables)
+
+
+def _bulks(writes: Sequence[Write]) -> list[_Bulk]:
+    bulks: list[_Bulk] = []
+    tables_of: dict[int, frozenset[Table] | None] = {}
+    for write in writes:
+        statement, names = write.statement, frozenset(write.parameters)
+        if id(statement) not in tables_of:
+            tables_of[id(statement)] = _tables(statement)
+        tables = tables_of[id(statement)]
+        home: _Bulk | None = None
+        for bulk in reversed(bulks):
+            if bulk.statement is statement and bulk.names == names:
+                home = bulk
+                break
+            if not bulk.lets_pass(statement, tables):
+                break
+        if home is None:
+            home = _Bulk(statement, names, tables)
+            bulks.append(home)
+        home.parameters.append(write.parameters)
+    return bulks
+
+
+def _tables(statement: Executable) -> frozenset[Table] | None:
+    if not isinstance(statement, UpdateBase):
+        return None
+    elements = [statement.table, *visitors.iterate(statement)]
+    return frozenset(element for element in elements if isinstance(element, Table))
+
+
+def _points_to(sources: frozenset[Table], targets: frozenset[Table]) -> bool:
+    return any(key.column.table in targets for table in sources for key in table.foreign_keys)
