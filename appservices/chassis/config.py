@@ -147,7 +147,7 @@ class WeftConfig(Section):
     homeserver: HomeserverSection
     web: WebSection
     home: HomeSection = HomeSection()
-    wallet: WalletSection = WalletSection()
+    wallet: WalletSection = Field(default_factory=lambda: WalletSection())
     log: LogSection = LogSection()
     folder: Path = Field(default=Path(), exclude=True, description="Set by the loader: the config's folder.")
 
