@@ -26,7 +26,6 @@ inbox = Table(
     Column("event", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
-    Column("attempts", Integer, nullable=False, default=0),
     Column("problem", Text, nullable=False, default=""),
     Index("inbox_by_state", "state", "position"),
 )
@@ -43,8 +42,6 @@ outbox = Table(
     Column("content", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
-    Column("due_at_ms", BigInteger, nullable=False),
-    Column("attempts", Integer, nullable=False, default=0),
     Column("event_id", String(255)),
     Column("problem", Text, nullable=False, default=""),
     Index("outbox_by_state", "state", "position"),

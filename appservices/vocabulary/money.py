@@ -146,8 +146,10 @@ def decimal_text(money: Money, currency: Currency) -> str:
 
 def _parse(text: str, currencies: Currencies) -> Money:
     written = unicodedata.normalize("NFC", text).strip()
-    example = f"for example 12.50 {currencies.default.code}" if currencies.default.exponent else (
-        f"for example 12 {currencies.default.code}"
+    example = (
+        f"for example 12.50 {currencies.default.code}"
+        if currencies.default.exponent
+        else (f"for example 12 {currencies.default.code}")
     )
     if not written or len(written) > AMOUNT_TEXT_LENGTH_MAX:
         raise AmountUnreadable(f"An amount is a number and a currency, {example}.")

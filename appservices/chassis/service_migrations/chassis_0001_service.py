@@ -27,7 +27,6 @@ def upgrade() -> None:
         sa.Column("event", sa.Text, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("received_at_ms", sa.BigInteger, nullable=False),
-        sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("problem", sa.Text, nullable=False),
     )
     op.create_index("inbox_by_state", "inbox", ["state", "position"])
@@ -41,8 +40,6 @@ def upgrade() -> None:
         sa.Column("content", sa.Text, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger, nullable=False),
-        sa.Column("due_at_ms", sa.BigInteger, nullable=False),
-        sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("event_id", sa.String(255)),
         sa.Column("problem", sa.Text, nullable=False),
     )

@@ -1,0 +1,241 @@
+"""The inbox: events from the homeserver, stored before they are answered for, each applied once and in order.
+
+An event's effects and the mark that it is done are one database transaction. A handler that fails is tried
+again with growing pauses while later events of its room wait; after the last try the event is put aside as
+failed and the room goes on. An encrypted event whose key has not come is parked until keys arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from appservices.chassis.clock import Clock
+from appservices.chassis.database import Database, Write
+from appservices.chassis.keyed_queue import KeyedQueue
+from appservices.chassis.tables import appservice_transactions, inbox
+from appservices.vocabulary.ids import EventId, RoomId
+
+logger = logging.getLogger(__name__)
+
+LOADED_MAX = 1_000
+ROOMS_AT_ONCE_MAX = 32
+POLL_SECONDS = 5.0
+RETRY_PAUSES_SECONDS = (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)
+PARKED_MS_MAX = 24 * 3600 * 1000
+KEPT_MS = 30 * 24 * 3600 * 1000
+PURGE_EVERY_SECONDS = 3600.0
+PROBLEM_LENGTH_MAX = 500
+
+WAITING, DONE, PARKED, FAILED = "waiting", "done", "parked", "failed"
+
+_SET_STATE = (
+    update(inbox)
+    .where(inbox.c.position == bindparam("at_position"))
+    .values(state=bindparam("new_state"), event=bindparam("new_event"), problem=bindparam("new_problem"))
+)
+
+
+class KeyNotYetHere(Exception):
+    """An encrypted event can't be read yet; it is parked until keys arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as the homeserver sent it. `done` marks it as applied; it belongs to its effects."""
+
+    position: int
+    room_id: RoomId
+    event_id: EventId
+    event: Mapping[str, Any]
+    received_at_ms: int
+
+    @property
+    def done(self) -> Write:
+        return _mark(self.position, DONE)
+
+
+EventHandler = Callable[[StoredEvent], Awaitable[Sequence[Write] | None]]
+"""Returns the event's effects, to be committed with its mark; None if it has committed both already."""
+
+
+class Inbox:
+    """Stores events and hands each to `handle`, in order per room."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        handle: EventHandler,
+        on_effects: Callable[[], None],
+        on_given_up: Callable[[StoredEvent], Sequence[Write]],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._handle = handle
+        self._on_effects = on_effects
+        self._on_given_up = on_given_up
+        self._queue: KeyedQueue[RoomId, StoredEvent] = KeyedQueue(self._apply, parallel_max=ROOMS_AT_ONCE_MAX)
+        self._loaded: set[int] = set()
+        self._wake = asyncio.Event()
+
+    async def accept(self, transaction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Stores a transaction's events; a transaction or event that is known already is not stored again.
+
+        Returns when they are durable.
+        """
+        now_ms = self._clock()
+        by_id = {str(event["event_id"]): event for event in events}
+        async with self._database.begin() as work:
+            known_transaction = await work.execute(
+                select(appservice_transactions.c.transaction_id).where(
+                    appservice_transactions.c.transaction_id == transaction_id
+                )
+            )
+            if known_transaction.first() is not None:
+                return
+            known = await work.execute(select(inbox.c.event_id).where(inbox.c.event_id.in_(list(by_id))))
+            known_ids = set(known.scalars())
+            await work.execute(
+                insert(appservice_transactions),
+                {"transaction_id": transaction_id, "received_at_ms": now_ms},
+            )
+            rows = [
+                {
+                    "event_id": event_id,
+                    "room_id": event["room_id"],
+                    "event": json.dumps(event, separators=(",", ":")),
+                    "state": WAITING,
+                    "received_at_ms": now_ms,
+                    "problem": "",
+                }
+                for event_id, event in by_id.items()
+                if event_id not in known_ids
+            ]
+            if rows:
+                await work.execute(insert(inbox), rows)
+            work.after_commit(self._wake.set)
+            await work.commit()
+
+    async def retry_parked(self) -> None:
+        """To be called when new keys have arrived: parked events are tried again."""
+        async with self._database.begin() as work:
+            changed = await work.execute(update(inbox).where(inbox.c.state == PARKED).values(state=WAITING))
+            if changed.rowcount:
+                work.after_commit(self._wake.set)
+                await work.commit()
+
+    async def counts(self) -> dict[str, int]:
+        """How many events are waiting, parked and failed."""
+        async with self._database.read() as work:
+            rows = await work.execute(
+                select(inbox.c.state, func.count().label("events")).where(inbox.c.state != DONE).group_by(inbox.c.state)
+            )
+            return {row.state: row.events for row in rows}
+
+    async def run(self) -> None:
+        """Applies what waits, until cancelled."""
+        loop = asyncio.get_running_loop()
+        purge_at = loop.time()
+        try:
+            while True:
+                self._wake.clear()
+                if loop.time() >= purge_at:
+                    purge_at = loop.time() + PURGE_EVERY_SECONDS
+                    await self._purge()
+                await self._load()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        finally:
+            await self._queue.close()
+
+    async def _load(self) -> None:
+        async with self._database.read() as work:
+            rows = await work.execute(
+                select(inbox).where(inbox.c.state == WAITING).order_by(inbox.c.position).limit(LOADED_MAX)
+            )
+            for row in rows:
+                if row.position in self._loaded or self._queue.size >= LOADED_MAX:
+                    continue
+                self._loaded.add(row.position)
+                stored = StoredEvent(
+                    position=row.position,
+                    room_id=RoomId(row.room_id),
+                    event_id=EventId(row.event_id),
+                    event=json.loads(row.event),
+                    received_at_ms=row.received_at_ms,
+                )
+                self._queue.put(stored.room_id, stored)
+
+    async def _apply(self, stored: StoredEvent) -> None:
+        try:
+            await self._apply_with_retries(stored)
+        finally:
+            self._loaded.discard(stored.position)
+            if self._queue.size >= LOADED_MAX:
+                self._wake.set()
+
+    async def _apply_with_retries(self, stored: StoredEvent) -> None:
+        for pause_seconds in (*RETRY_PAUSES_SECONDS, None):
+            try:
+                writes = await self._handle(stored)
+                if writes is not None:
+                    await self._commit([*writes, stored.done])
+                self._on_effects()
+                return
+            except KeyNotYetHere:
+                await self._park(stored)
+                return
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"[:PROBLEM_LENGTH_MAX]
+                if pause_seconds is None:
+                    logger.exception("event %s could not be applied and is put aside", stored.event_id)
+                    failed = _mark(
+                        stored.position, FAILED, event=json.dumps(dict(stored.event)), problem=problem
+                    )
+                    await self._commit([*self._on_given_up(stored), failed])
+                    self._on_effects()
+                else:
+                    logger.warning(
+                        "event %s failed (%s); next try in %s s", stored.event_id, problem, pause_seconds
+                    )
+                    await asyncio.sleep(pause_seconds)
+
+    async def _park(self, stored: StoredEvent) -> None:
+        too_old = self._clock() - stored.received_at_ms > PARKED_MS_MAX
+        await self._commit(
+            [
+                _mark(stored.position, FAILED, problem="its key never came")
+                if too_old
+                else _mark(stored.position, PARKED, event=json.dumps(dict(stored.event)))
+            ]
+        )
+
+    async def _commit(self, writes: Sequence[Write]) -> None:
+        async with self._database.begin() as work:
+            await work.apply(writes)
+            await work.commit()
+
+    async def _purge(self) -> None:
+        before_ms = self._clock() - KEPT_MS
+        async with self._database.begin() as work:
+            await work.execute(delete(inbox).where(inbox.c.state == DONE, inbox.c.received_at_ms < before_ms))
+            await work.execute(
+                delete(appservice_transactions).where(appservice_transactions.c.received_at_ms < before_ms)
+            )
+            await work.commit()
+
+
+def _mark(position: int, state: str, *, event: str = "", problem: str = "") -> Write:
+    return Write(
+        _SET_STATE,
+        {"at_position": position, "new_state": state, "new_event": event, "new_problem": problem},
+    )

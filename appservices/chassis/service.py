@@ -1,0 +1,253 @@
+"""One application service: its user, its database, its way in (inbox) and out (outbox), its rooms.
+
+A service is ready once the homeserver knows its user, its device can read and write encrypted rooms, and
+its inbox and outbox run. It waits for a homeserver that is not there yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+
+from appservices.chassis.clock import Clock
+from appservices.chassis.commands import CommandRouter
+from appservices.chassis.database import Database, Write
+from appservices.chassis.direct_rooms import DirectRooms
+from appservices.chassis.encryption import BotDevice
+from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable, path_of
+from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
+from appservices.chassis.messages import IncomingMessage, notice
+from appservices.chassis.outbox import Outbox, Outgoing
+from appservices.chassis.rooms import Members, Rooms
+from appservices.chassis.transactions import transaction_routes
+from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id, server_of
+
+logger = logging.getLogger(__name__)
+
+KEY_WAIT_SECONDS = 2.0
+START_PAUSE_SECONDS_MAX = 10.0
+_WANTED_TYPES = frozenset({"m.room.message", "m.room.encrypted", "m.room.encryption", "m.room.member"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIdentity:
+    """Who the service is: its name in paths, its user and how that user is shown."""
+
+    name: str
+    user_id: UserId
+    display_name: str
+    service_users: tuple[UserId, ...]
+    """All of this server's service users, the one that answers unknown input first."""
+
+
+class Service:
+    """The chassis under one feature. The feature gives a command router and, if it likes, hooks."""
+
+    def __init__(
+        self,
+        identity: ServiceIdentity,
+        *,
+        database: Database,
+        device: BotDevice,
+        hs_token: str,
+        clock: Clock,
+        on_joined: Callable[[RoomId], Awaitable[None]] | None = None,
+    ) -> None:
+        self.identity = identity
+        self.device = device
+        self.is_ready = False
+        self._clock = clock
+        self._hs_token = hs_token
+        self._on_joined = on_joined
+        self._router: CommandRouter | None = None
+        self._new_keys = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._own_server = server_of(identity.user_id)
+        self.rooms = Rooms(self._members, service_users=frozenset(identity.service_users))
+        self.outbox = Outbox(database, clock=clock, send=self._send)
+        self.inbox = Inbox(
+            database,
+            clock=clock,
+            handle=self._handle,
+            on_effects=self.outbox.wake,
+            on_given_up=self._given_up,
+        )
+        self.direct_rooms = DirectRooms(database, self.rooms, self._create_direct_room)
+
+    def use(self, router: CommandRouter) -> None:
+        """Gives the service its commands; to be called before `start`."""
+        self._router = router
+
+    def routes(self) -> APIRouter:
+        """What the homeserver calls, below the registration's `url`."""
+        return transaction_routes(
+            hs_token=self._hs_token,
+            accept=self._accept,
+            is_wanted=self._is_wanted,
+            users=frozenset({self.identity.user_id}),
+        )
+
+    def start(self) -> None:
+        """Begins to work in the background; `is_ready` tells when it does."""
+        self._task = asyncio.create_task(self._run(), name=f"service {self.identity.name}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self.device.close()
+
+    # The way in.
+
+    def _is_wanted(self, event: Mapping[str, Any]) -> bool:
+        if event["type"] not in _WANTED_TYPES:
+            return False
+        if event["type"] == "m.room.member" or event["type"] == "m.room.encryption":
+            return True
+        return event["sender"] not in self.identity.service_users
+
+    async def _accept(self, transaction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+        await self.inbox.accept(transaction_id, events)
+        # Known at once, not in its turn: nothing may be sent that a member who left could read.
+        for event in events:
+            self.rooms.observe(event)
+            self.device.observe(dict(event))
+
+    async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
+        event: Mapping[str, Any] = stored.event
+        if event["type"] == "m.room.member":
+            await self._own_membership(event)
+            return []
+        if event["type"] == "m.room.encrypted":
+            event = await self._clear(event)
+        message = IncomingMessage.from_event(event)
+        if message is None or self._router is None:
+            return []
+        try:
+            room = await self.rooms.room(stored.room_id)
+        except MatrixRefused:
+            # We are not in the room any more, so nobody there can be answered.
+            return []
+        return await self._router.route(message, room, stored)
+
+    async def _clear(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The event decrypted; waits a moment for its key. Raises KeyNotYetHere."""
+        deadline = asyncio.get_running_loop().time() + KEY_WAIT_SECONDS
+        while True:
+            self._new_keys.clear()
+            clear = await self.device.decrypt(dict(event))
+            if clear is not None:
+                return {
+                    **clear,
+                    "event_id": event["event_id"],
+                    "room_id": event["room_id"],
+                    "sender": event["sender"],
+                }
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._new_keys.wait()
+            except TimeoutError:
+                raise KeyNotYetHere from None
+
+    async def _own_membership(self, event: Mapping[str, Any]) -> None:
+        """Joins rooms that local members invite to, and takes note of rooms joined."""
+        if event.get("state_key") != self.identity.user_id:
+            return
+        room_id = RoomId(event["room_id"])
+        membership = event["content"].get("membership")
+        try:
+            if membership == "invite":
+                if server_of(UserId(event["sender"])) == self._own_server:
+                    await self.device.intent.join(room_id)
+                else:
+                    await self.device.intent.leave(room_id)
+            elif membership == "join":
+                await self.direct_rooms.note(room_id)
+                if self._on_joined is not None:
+                    await self._on_joined(room_id)
+        except MatrixRefused as refused:
+            # The invite was taken back, or the room left again: there is nothing left to do.
+            logger.info("membership of %s in %s: %s", self.identity.user_id, room_id, refused)
+
+    def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
+        """What the room is told about an event that could not be applied: only where we had read it."""
+        if stored.event["type"] != "m.room.message":
+            return []
+        body = stored.event["content"].get("body")
+        if not isinstance(body, str) or not body.startswith("!"):
+            return []
+        outbox_id = OutboxId(derived_id("given up", self.identity.user_id, stored.event_id))
+        content = notice(
+            "Something went wrong on our side and this command was put aside. Please look at your history "
+            "before you send it again.",
+            reply_to=stored.event_id,
+        )
+        return [Outgoing(outbox_id, content, room_id=stored.room_id).write(now_ms=self._clock())]
+
+    # The way out.
+
+    async def _send(self, outgoing: Outgoing) -> EventId:
+        room_id = outgoing.room_id
+        if room_id is None:
+            assert outgoing.to_user is not None
+            room_id = await self.direct_rooms.room_for(outgoing.to_user)
+        return await self.device.send(
+            room_id, outgoing.event_type, dict(outgoing.content), transaction_id=outgoing.outbox_id
+        )
+
+    async def _members(self, room_id: RoomId) -> Members:
+        intent = self.device.intent
+        profiles = await intent.joined_members(room_id)
+        joined = {user: profile.display_name for user, profile in profiles.items()}
+        if len(joined.keys() - set(self.identity.service_users)) > 1:
+            # With two people there it is no private room, whoever else is invited.
+            return Members(joined, frozenset())
+        answer = await intent.call(
+            "GET", path_of("rooms", room_id, "members"), parameters={"membership": "invite"}
+        )
+        return Members(joined, frozenset(UserId(event["state_key"]) for event in answer["chunk"]))
+
+    async def _create_direct_room(self, user: UserId) -> RoomId:
+        return await self.device.intent.create_room(
+            invite=[user],
+            is_direct=True,
+            preset="trusted_private_chat",
+            name=self.identity.display_name,
+        )
+
+    # Life.
+
+    async def _run(self) -> None:
+        pause_seconds = 0.5
+        while True:
+            try:
+                await self.device.start(display_name=self.identity.display_name, on_new_keys=self._keys_came)
+                break
+            except (MatrixRefused, MatrixUnavailable) as problem:
+                logger.warning("service %s waits for the homeserver: %s", self.identity.name, problem)
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, START_PAUSE_SECONDS_MAX)
+        self.is_ready = True
+        logger.info("service %s is ready", self.identity.name)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.inbox.run())
+            group.create_task(self.outbox.run())
+            group.create_task(self._retry_parked())
+
+    def _keys_came(self) -> None:
+        self._new_keys.set()
+
+    async def _retry_parked(self) -> None:
+        while True:
+            await self._new_keys.wait()
+            await self.inbox.retry_parked()
+            # Keys come in bursts; _clear resets the event for itself.
+            await asyncio.sleep(0.2)
+            self._new_keys.clear()

@@ -1,0 +1,119 @@
+"""The application-service side of HTTP: what Synapse calls (Matrix Application Service API v1).
+
+A transaction is stored before it is answered; what is in it is applied later. A single malformed event is
+dropped with a log line, since refusing the transaction would stop the queue behind it for ever.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from appservices.vocabulary.ids import UserId
+
+logger = logging.getLogger(__name__)
+
+TRANSACTION_BYTES_MAX = 64 * 1024 * 1024
+TRANSACTION_ID_LENGTH_MAX = 255
+ID_LENGTH_MAX = 255
+
+AcceptTransaction = Callable[[str, Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""Stores the events of the transaction with that id; returns when they are durable."""
+IsWanted = Callable[[Mapping[str, Any]], bool]
+
+
+def transaction_routes(
+    *,
+    hs_token: str,
+    accept: AcceptTransaction,
+    is_wanted: IsWanted,
+    users: frozenset[UserId],
+    on_ping: Callable[[], None] = lambda: None,
+) -> APIRouter:
+    """The routes of one application service below its registration's `url`.
+
+    `is_wanted` says which events are stored at all; `users` exist when the homeserver asks for them.
+    """
+    router = APIRouter(prefix="/_matrix/app/v1", include_in_schema=False)
+
+    def refusal(request: Request) -> JSONResponse | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return _error(401, "M_MISSING_TOKEN", "The hs_token is missing.")
+        if not hmac.compare_digest(token.strip().encode(), hs_token.encode()):
+            return _error(403, "M_FORBIDDEN", "The hs_token is not the one in this service's registration.")
+        return None
+
+    @router.put("/transactions/{transaction_id}")
+    async def transaction(transaction_id: str, request: Request) -> JSONResponse:
+        if (refused := refusal(request)) is not None:
+            return refused
+        if len(transaction_id) > TRANSACTION_ID_LENGTH_MAX:
+            return _error(400, "M_INVALID_PARAM", "The transaction id is too long.")
+        content = await _json_body(request)
+        events = content.get("events") if isinstance(content, dict) else None
+        if not isinstance(events, list):
+            return _error(400, "M_NOT_JSON", "A transaction is a JSON object with a list of events.")
+        await accept(transaction_id, [event for event in events if _is_sound(event) and is_wanted(event)])
+        return JSONResponse({})
+
+    @router.get("/users/{user_id}")
+    async def user(user_id: str, request: Request) -> JSONResponse:
+        if (refused := refusal(request)) is not None:
+            return refused
+        if user_id in users:
+            return JSONResponse({})
+        return _error(404, "M_NOT_FOUND", "No such user.")
+
+    @router.get("/rooms/{room_alias}")
+    async def room(room_alias: str, request: Request) -> JSONResponse:
+        if (refused := refusal(request)) is not None:
+            return refused
+        return _error(404, "M_NOT_FOUND", "No such room.")
+
+    @router.post("/ping")
+    async def ping(request: Request) -> JSONResponse:
+        if (refused := refusal(request)) is not None:
+            return refused
+        on_ping()
+        return JSONResponse({})
+
+    return router
+
+
+async def _json_body(request: Request) -> object:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > TRANSACTION_BYTES_MAX:
+            return None
+    try:
+        return json.loads(bytes(body))
+    except ValueError:
+        return None
+
+
+def _is_sound(event: object) -> bool:
+    """Whether an event has what a handler relies on."""
+    sound = (
+        isinstance(event, dict)
+        and all(
+            isinstance(event.get(key), str) and 0 < len(event[key]) <= ID_LENGTH_MAX
+            for key in ("event_id", "room_id", "sender", "type")
+        )
+        and isinstance(event.get("content"), dict)
+        and isinstance(event.get("state_key", ""), str)
+    )
+    if not sound:
+        logger.warning("dropped a malformed event of a transaction")
+    return sound
+
+
+def _error(status: int, errcode: str, error: str) -> JSONResponse:
+    return JSONResponse({"errcode": errcode, "error": error}, status_code=status)

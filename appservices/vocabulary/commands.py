@@ -1,0 +1,10 @@
+"""Which service answers which chat command. In a room with several services each leaves the others theirs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HOME_COMMANDS: Final = ("login", "logout", "sessions")
+WALLET_COMMANDS: Final = ("balance", "history", "pay")
+HELP: Final = "help"
+COMMAND_PREFIX: Final = "!"

@@ -1,0 +1,19 @@
+"""The chart of accounts: which account is whose."""
+
+from __future__ import annotations
+
+from appservices.vocabulary.ids import UserId
+from appservices.vocabulary.money import CurrencyCode
+from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
+
+ISSUANCE_OWNER = "issuance"
+
+
+def user_account(user: UserId, currency: CurrencyCode) -> NewAccount:
+    """A person's account: it can't go below zero."""
+    return account_for(AccountKind.USER, owner=user, currency=currency)
+
+
+def issuance_account(currency: CurrencyCode) -> NewAccount:
+    """Where a currency comes from and goes back to: minus its balance is what is in circulation."""
+    return account_for(AccountKind.ISSUANCE, owner=ISSUANCE_OWNER, currency=currency)
