@@ -228,9 +228,7 @@ class TransferResult:
     replayed: bool = False
 
 
-def account_for(
-    kind: AccountKind, *, owner: str, currency: CurrencyCode, name: str = ""
-) -> NewAccount:
+def account_for(kind: AccountKind, *, owner: str, currency: CurrencyCode, name: str = "") -> NewAccount:
     """The account that an owner has of that kind and currency, its id derived from these.
 
     Accounts of people, merchants and escrow can't be overdrawn; those of the wallet itself may stand on
