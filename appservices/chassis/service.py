@@ -31,6 +31,8 @@ from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derive
 logger = logging.getLogger(__name__)
 
 KEY_WAIT_SECONDS = 2.0
+PARKED_RETRY_SECONDS = 30.0
+PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
 _WANTED_TYPES = frozenset({"m.room.message", "m.room.encrypted", "m.room.encryption", "m.room.member"})
 
@@ -126,7 +128,7 @@ class Service:
             await self._own_membership(event)
             return []
         if event["type"] == "m.room.encrypted":
-            event = await self._clear(event)
+            event = await self._clear(stored)
         message = IncomingMessage.from_event(event)
         if message is None or self._router is None:
             return []
@@ -137,11 +139,13 @@ class Service:
             return []
         return await self._router.route(message, room, stored)
 
-    async def _clear(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The event decrypted; waits a moment for its key. Raises KeyNotYetHere."""
-        deadline = asyncio.get_running_loop().time() + KEY_WAIT_SECONDS
+    async def _clear(self, stored: StoredEvent) -> Mapping[str, Any]:
+        """The event decrypted; waits a moment for the key of a new one. Raises KeyNotYetHere."""
+        age_seconds = (self._clock() - stored.received_at_ms) / 1000
+        deadline = asyncio.get_running_loop().time() + KEY_WAIT_SECONDS - age_seconds
+        event = stored.event
         while True:
-            self._new_keys.clear()
+            new_keys = self._new_keys
             clear = await self.device.decrypt(dict(event))
             if clear is not None:
                 return {
@@ -152,7 +156,7 @@ class Service:
                 }
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._new_keys.wait()
+                    await new_keys.wait()
             except TimeoutError:
                 raise KeyNotYetHere from None
 
@@ -242,12 +246,14 @@ class Service:
             group.create_task(self._retry_parked())
 
     def _keys_came(self) -> None:
-        self._new_keys.set()
+        came, self._new_keys = self._new_keys, asyncio.Event()
+        came.set()
 
     async def _retry_parked(self) -> None:
+        """Tries parked events again when keys came, and now and then in case they came just before."""
         while True:
-            await self._new_keys.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._new_keys.wait(), PARKED_RETRY_SECONDS)
             await self.inbox.retry_parked()
-            # Keys come in bursts; _clear resets the event for itself.
-            await asyncio.sleep(0.2)
-            self._new_keys.clear()
+            # Keys come in bursts.
+            await asyncio.sleep(PARKED_RETRY_PAUSE_SECONDS)

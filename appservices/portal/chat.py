@@ -66,7 +66,8 @@ class HomeCommands:
         if not sessions:
             return call.answer_privately("You are signed in nowhere.")
         lines = [
-            f"{_day(session.created_at_ms)} – {_day(session.expires_at_ms)}  {session.user_agent or 'a program'}"
+            f"{_day(session.created_at_ms)} – {_day(session.expires_at_ms)}  "
+            f"{session.user_agent or 'a program'}"
             for session in sessions
         ]
         return call.answer_privately("\n".join(lines))

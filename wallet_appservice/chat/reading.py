@@ -1,4 +1,4 @@
-"""Reads what people type after a command: a user, an amount, a memo. A guess could cost money, so none is made."""
+"""Reads what people type after a command: a user, an amount, a memo. No guess may cost money."""
 
 from __future__ import annotations
 

@@ -1,0 +1,109 @@
+"""The outbox sends everything once, in order per destination. On a real SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from appservices.chassis.clock import system_clock
+from appservices.chassis.database import Database, open_database
+from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.outbox import Outbox, Outgoing, SendEvent
+from appservices.vocabulary.ids import EventId, OutboxId, RoomId
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = open_database("sqlite:///service.db", folder=tmp_path)
+    await migrate(database, CHASSIS_MIGRATIONS)
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def running(database: Database, send: SendEvent) -> AsyncIterator[Outbox]:
+    outbox = Outbox(database, clock=system_clock, send=send)
+    task = asyncio.create_task(outbox.run())
+    try:
+        yield outbox
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def put(database: Database, *names: str, room_id: str = "!r") -> None:
+    async with database.begin() as work:
+        await work.apply(
+            [
+                Outgoing(OutboxId(name), {"body": name}, room_id=RoomId(room_id)).write(now_ms=system_clock())
+                for name in names
+            ]
+        )
+        await work.commit()
+
+
+async def until_empty(outbox: Outbox) -> None:
+    async with asyncio.timeout(10):
+        while (await outbox.counts()).get("waiting"):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_another_process_wrote_is_sent_in_order(database: Database) -> None:
+    sent: list[str] = []
+
+    async def send(outgoing: Outgoing) -> EventId:
+        sent.append(outgoing.outbox_id)
+        return EventId(f"${outgoing.outbox_id}")
+
+    async with running(database, send) as outbox:
+        await put(database, "1", "2", "3")
+        await until_empty(outbox)
+    assert sent == ["1", "2", "3"]
+
+
+async def test_what_was_sent_but_not_recorded_is_sent_again_under_the_same_id(database: Database) -> None:
+    sent: list[str] = []
+
+    async def send_and_hang(outgoing: Outgoing) -> EventId:
+        sent.append(outgoing.outbox_id)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(outgoing: Outgoing) -> EventId:
+        sent.append(outgoing.outbox_id)
+        return EventId("$e")
+
+    await put(database, "1")
+    async with running(database, send_and_hang):
+        await asyncio.sleep(0.05)
+    async with running(database, send) as outbox:
+        await until_empty(outbox)
+    assert sent == ["1", "1"]
+
+
+async def test_an_absent_homeserver_delays_and_a_refusal_ends(database: Database) -> None:
+    tries: list[str] = []
+
+    async def send(outgoing: Outgoing) -> EventId:
+        tries.append(outgoing.outbox_id)
+        if outgoing.outbox_id == "kicked":
+            raise MatrixRefused(status=403, errcode="M_FORBIDDEN", sentence="not in the room")
+        if tries == ["kicked", "later"]:
+            raise MatrixUnavailable("away")
+        return EventId("$e")
+
+    await put(database, "kicked", "later", "after")
+    async with running(database, send) as outbox:
+        await until_empty(outbox)
+        assert await outbox.counts() == {"failed": 1}
+    assert tries == ["kicked", "later", "later", "after"]
+
+
+def test_an_outgoing_event_has_one_destination() -> None:
+    with pytest.raises(ValueError, match="destination"):
+        Outgoing(OutboxId("1"), {}).write(now_ms=0)
