@@ -1,0 +1,164 @@
+"""Lets service users into the rooms that want them, and out again.
+
+A room wants a service when one of its extensions is enabled, or when a local member invites the service user.
+Service users are listed as functional members (MSC4171), so that they don't change a room's name. Whoever
+enabled or invited acts: what their power doesn't allow is not done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from synapse.module_api import EventBase, ModuleApi
+from synapse.module_api.errors import SynapseError
+
+from appservices.vocabulary.events import EXTENSION, FUNCTIONAL_MEMBERS
+from synapse_modules.room_extensions.config import ExtensionsConfig
+from synapse_modules.room_extensions.errands import Errand, Errands, TryLater
+from synapse_modules.room_extensions.tables import Tables
+
+logger = logging.getLogger(__name__)
+
+EXTENSION_ERRAND: Final = "extension"
+INVITE_ERRAND: Final = "invite"
+STORED_SECONDS_MAX: Final = 60.0
+"""How long an event may take from the callback until it is room state; after that it was refused."""
+SWEEP_SECONDS: Final = 30.0
+"""How soon an invite is found that no callback sees: Synapse never asks modules about admins' invites."""
+SWEEP_ROWS_MAX: Final = 100
+
+_MEMBER: Final = "m.room.member"
+_PENDING: Final = """
+    SELECT i.room_id, m.sender FROM local_current_membership i
+    JOIN room_memberships m ON m.event_id = i.event_id
+    WHERE i.user_id = ? AND i.membership = 'invite' LIMIT ?
+"""
+
+State = Mapping[tuple[str, str], EventBase]
+
+
+class BringIn:
+    """Performs the errands of extensions and invites; finds invites that went unseen."""
+
+    def __init__(self, api: ModuleApi, config: ExtensionsConfig, tables: Tables) -> None:
+        self._api = api
+        self._config = config
+        self._tables = tables
+
+    async def do_extension(self, errand: Errand) -> None:
+        """Lane: the room; subject: the extension's id; payload: `enabled`, and `by`, who sent it."""
+        room_id, by = errand.lane, errand.payload["by"]
+        service = self._config.service_of(errand.subject)
+        if service is None:
+            return
+        state = await self._api.get_room_state(
+            room_id, [(EXTENSION, None), (FUNCTIONAL_MEMBERS, ""), (_MEMBER, service)]
+        )
+        enabled = {
+            state_key
+            for (event_type, state_key), event in state.items()
+            if event_type == EXTENSION and event.content.get("enabled") is True
+        }
+        shown = (EXTENSION, errand.subject) in state
+        if not shown or (errand.subject in enabled) is not errand.payload["enabled"]:
+            raise TryLater("the room's state doesn't show it", seconds_max=STORED_SECONDS_MAX)
+        if errand.payload["enabled"]:
+            await self._let_in(room_id, service, state, by=by)
+            await self._list(room_id, service, state, by=by)
+        elif not any(self._config.service_of(extension) == service for extension in enabled):
+            await self._let_out(room_id, service, state, by=by)
+
+    async def do_invite(self, errand: Errand) -> None:
+        """Lane: the room; subject: the invited service user; payload: `by`, the local inviter."""
+        room_id, service, by = errand.lane, errand.subject, errand.payload["by"]
+        state = await self._api.get_room_state(
+            room_id, [(FUNCTIONAL_MEMBERS, ""), (_MEMBER, service), ("m.room.name", "")]
+        )
+        if _membership(state, service) not in ("invite", "join"):
+            raise TryLater("the room's state doesn't show it", seconds_max=STORED_SECONDS_MAX)
+        await self._let_in(room_id, service, state, by=by)
+        if ("m.room.name", "") in state or await self._is_among_people(room_id):
+            await self._list(room_id, service, state, by=by)
+
+    async def sweep(self, errands: Errands) -> None:
+        """Records an errand for each pending invite of a service user by a local user."""
+        for service in self._config.service_users:
+            for room_id, sender in await self._tables.rows(_PENDING, (service, SWEEP_ROWS_MAX)):
+                if self._api.is_mine(sender):
+                    await errands.record(
+                        kind=INVITE_ERRAND, lane=room_id, subject=service, payload={"by": sender}
+                    )
+
+    async def _let_in(self, room_id: str, service: str, state: State, *, by: str) -> None:
+        membership = _membership(state, service)
+        if membership == "join":
+            return
+        if await self._api.check_user_exists(service) is None:
+            raise TryLater(f"{service} isn't registered yet")
+        if membership != "invite" and by != service:
+            try:
+                await self._api.update_room_membership(by, service, room_id, "invite")
+            except SynapseError as error:
+                if error.code != HTTPStatus.FORBIDDEN:
+                    raise
+                # In a room that anyone may join, no invite is needed; elsewhere the join is refused too.
+        await self._api.update_room_membership(service, service, room_id, "join")
+
+    async def _let_out(self, room_id: str, service: str, state: State, *, by: str) -> None:
+        listed = _service_members(state)
+        if service in listed:
+            listed.remove(service)
+            await self._send_list(room_id, listed, state, by=by)
+        if _membership(state, service) in ("join", "invite"):
+            await self._api.update_room_membership(service, service, room_id, "leave")
+
+    async def _list(self, room_id: str, service: str, state: State, *, by: str) -> None:
+        listed = _service_members(state)
+        if service not in listed:
+            await self._send_list(room_id, [*listed, service], state, by=by)
+
+    async def _send_list(self, room_id: str, listed: list[str], state: State, *, by: str) -> None:
+        """A member who may invite may lack the power to send state: then the list stays as it is."""
+        current = state.get((FUNCTIONAL_MEMBERS, ""))
+        kept = {} if current is None else dict(current.content)
+        try:
+            await self._api.create_and_send_event_into_room(
+                {
+                    "type": FUNCTIONAL_MEMBERS,
+                    "state_key": "",
+                    "room_id": room_id,
+                    "sender": by,
+                    "content": {**kept, "service_members": listed},
+                }
+            )
+        except SynapseError as error:
+            if error.code != HTTPStatus.FORBIDDEN:
+                raise
+            logger.info("%s may not list functional members in %s: %s", by, room_id, error)
+
+    async def _is_among_people(self, room_id: str) -> bool:
+        """Whether two people are there. A nameless room of one person and a service is named after the
+        service; were it a functional member, clients would call the room empty."""
+        members = await self._api.get_room_state(room_id, [(_MEMBER, None)])
+        people = [
+            user
+            for (_, user), event in members.items()
+            if event.content.get("membership") in ("join", "invite")
+            and user not in self._config.service_users
+        ]
+        return len(people) >= 2
+
+
+def _membership(state: State, user: str) -> str | None:
+    event = state.get((_MEMBER, user))
+    membership: Any = None if event is None else event.content.get("membership")
+    return membership if isinstance(membership, str) else None
+
+
+def _service_members(state: State) -> list[str]:
+    event = state.get((FUNCTIONAL_MEMBERS, ""))
+    listed: Any = None if event is None else event.content.get("service_members")
+    return [user for user in listed if isinstance(user, str)] if isinstance(listed, list | tuple) else []
