@@ -19,7 +19,7 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.database import Database, Write
 from appservices.chassis.direct_rooms import DirectRooms
-from appservices.chassis.encryption import BotDevice
+from appservices.chassis.encryption import BotDevice, EncryptionUnsupported, Undecryptable
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable, path_of
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
 from appservices.chassis.messages import IncomingMessage, notice
@@ -34,7 +34,9 @@ KEY_WAIT_SECONDS = 2.0
 PARKED_RETRY_SECONDS = 30.0
 PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
-_WANTED_TYPES = frozenset({"m.room.message", "m.room.encrypted", "m.room.encryption", "m.room.member"})
+_MESSAGES = frozenset({"m.room.message", "m.room.encrypted"})
+# What changes who may read, and how we must write.
+_ROOM_CHANGES = frozenset({"m.room.encryption", "m.room.history_visibility", "m.room.member"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +58,17 @@ class Service:
         identity: ServiceIdentity,
         *,
         database: Database,
-        device: BotDevice,
+        open_device: Callable[[], Awaitable[BotDevice]],
         hs_token: str,
         clock: Clock,
-        on_joined: Callable[[RoomId], Awaitable[None]] | None = None,
     ) -> None:
         self.identity = identity
-        self.device = device
         self.is_ready = False
+        self._device: BotDevice | None = None
+        self._open_device = open_device
         self._clock = clock
         self._hs_token = hs_token
-        self._on_joined = on_joined
+        self._on_joined: Callable[[RoomId], Awaitable[None]] | None = None
         self._router: CommandRouter | None = None
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -86,6 +88,10 @@ class Service:
         """Gives the service its commands; to be called before `start`."""
         self._router = router
 
+    def on_joined(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
+        """Registers what to do in a room that the service has joined."""
+        self._on_joined = callback
+
     def routes(self) -> APIRouter:
         """What the homeserver calls, below the registration's `url`."""
         return transaction_routes(
@@ -95,6 +101,13 @@ class Service:
             users=frozenset({self.identity.user_id}),
         )
 
+    @property
+    def device(self) -> BotDevice:
+        """The service user's device. Raises MatrixUnavailable until the homeserver has been reached."""
+        if self._device is None:
+            raise MatrixUnavailable(f"service {self.identity.name} has not reached the homeserver yet")
+        return self._device
+
     def start(self) -> None:
         """Begins to work in the background; `is_ready` tells when it does."""
         self._task = asyncio.create_task(self._run(), name=f"service {self.identity.name}")
@@ -102,25 +115,24 @@ class Service:
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        await self.device.close()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._device is not None:
+            self._device.close()
 
     # The way in.
 
     def _is_wanted(self, event: Mapping[str, Any]) -> bool:
-        if event["type"] not in _WANTED_TYPES:
-            return False
-        if event["type"] == "m.room.member" or event["type"] == "m.room.encryption":
-            return True
-        return event["sender"] not in self.identity.service_users
+        if event["type"] in _MESSAGES:
+            return event["sender"] not in self.identity.service_users
+        return event["type"] in _ROOM_CHANGES
 
     async def _accept(self, transaction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
         await self.inbox.accept(transaction_id, events)
         # Known at once, not in its turn: nothing may be sent that a member who left could read.
         for event in events:
             self.rooms.observe(event)
-            self.device.observe(dict(event))
+            if self._device is not None:
+                self._device.observe(dict(event))
 
     async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
         event: Mapping[str, Any] = stored.event
@@ -128,7 +140,10 @@ class Service:
             await self._own_membership(event)
             return []
         if event["type"] == "m.room.encrypted":
-            event = await self._clear(stored)
+            try:
+                event = await self._clear(stored)
+            except Undecryptable as problem:
+                return await self._unreadable(stored, problem)
         message = IncomingMessage.from_event(event)
         if message is None or self._router is None:
             return []
@@ -160,6 +175,23 @@ class Service:
             except TimeoutError:
                 raise KeyNotYetHere from None
 
+    async def _unreadable(self, stored: StoredEvent, problem: Undecryptable) -> Sequence[Write]:
+        """Tells whoever we are alone with; in other rooms it need not have been for us."""
+        logger.info("event %s can't be read: %s", stored.event_id, problem.sentence)
+        try:
+            room = await self.rooms.room(stored.room_id)
+        except MatrixRefused:
+            return []
+        if room.only_person != stored.event["sender"]:
+            return []
+        text = f"I can't read this message: {problem.sentence}"
+        return [self._notice(stored, "unreadable", text)]
+
+    def _notice(self, stored: StoredEvent, purpose: str, text: str) -> Write:
+        outbox_id = OutboxId(derived_id(purpose, self.identity.user_id, stored.event_id))
+        content = notice(text, reply_to=stored.event_id)
+        return Outgoing(outbox_id, content, room_id=stored.room_id).write(now_ms=self._clock())
+
     async def _own_membership(self, event: Mapping[str, Any]) -> None:
         """Joins rooms that local members invite to, and takes note of rooms joined."""
         if event.get("state_key") != self.identity.user_id:
@@ -187,13 +219,11 @@ class Service:
         body = stored.event["content"].get("body")
         if not isinstance(body, str) or not body.startswith("!"):
             return []
-        outbox_id = OutboxId(derived_id("given up", self.identity.user_id, stored.event_id))
-        content = notice(
+        text = (
             "Something went wrong on our side and this command was put aside. Please look at your history "
-            "before you send it again.",
-            reply_to=stored.event_id,
+            "before you send it again."
         )
-        return [Outgoing(outbox_id, content, room_id=stored.room_id).write(now_ms=self._clock())]
+        return [self._notice(stored, "given up", text)]
 
     # The way out.
 
@@ -202,9 +232,14 @@ class Service:
         if room_id is None:
             assert outgoing.to_user is not None
             room_id = await self.direct_rooms.room_for(outgoing.to_user)
-        return await self.device.send(
-            room_id, outgoing.event_type, dict(outgoing.content), transaction_id=outgoing.outbox_id
-        )
+        try:
+            return await self.device.send(
+                room_id, outgoing.event_type, dict(outgoing.content), transaction_id=outgoing.outbox_id
+            )
+        except EncryptionUnsupported as unsupported:
+            raise MatrixRefused(
+                status=400, errcode="DEV_WEFT_ENCRYPTION_UNSUPPORTED", sentence=str(unsupported)
+            ) from unsupported
 
     async def _members(self, room_id: RoomId) -> Members:
         intent = self.device.intent
@@ -232,18 +267,26 @@ class Service:
         pause_seconds = 0.5
         while True:
             try:
-                await self.device.start(display_name=self.identity.display_name, on_new_keys=self._keys_came)
+                self._device = await self._open_device()
+                await self._show_name(self._device)
                 break
             except (MatrixRefused, MatrixUnavailable) as problem:
                 logger.warning("service %s waits for the homeserver: %s", self.identity.name, problem)
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, START_PAUSE_SECONDS_MAX)
+        self._device.on_new_keys(self._keys_came)
         self.is_ready = True
         logger.info("service %s is ready", self.identity.name)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._device.run())
             group.create_task(self.inbox.run())
             group.create_task(self.outbox.run())
             group.create_task(self._retry_parked())
+
+    async def _show_name(self, device: BotDevice) -> None:
+        profile = await device.intent.profile(self.identity.user_id)
+        if profile is None or profile.display_name != self.identity.display_name:
+            await device.intent.set_display_name(self.identity.display_name)
 
     def _keys_came(self) -> None:
         came, self._new_keys = self._new_keys, asyncio.Event()

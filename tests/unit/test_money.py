@@ -18,8 +18,14 @@ from appservices.vocabulary.money import (
     iso_currency,
 )
 
-EUR, JPY, KWD = (iso_currency(code) for code in ("EUR", "JPY", "KWD"))
-assert EUR and JPY and KWD
+
+def iso(code: str) -> Currency:
+    currency = iso_currency(code)
+    assert currency is not None
+    return currency
+
+
+EUR, JPY, KWD = iso("EUR"), iso("JPY"), iso("KWD")
 HOUR = Currency(CurrencyCode("HOUR"), 2, "HOUR")
 CURRENCIES = Currencies([EUR, JPY, KWD, HOUR])
 

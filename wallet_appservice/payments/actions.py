@@ -45,10 +45,10 @@ from wallet_appservice.payments.records import (
     clean_memo,
 )
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.storage.ledger_tables import ledger_accounts
 from wallet_appservice.storage.payment_tables import payments
 
 HISTORY_MAX = 100
-BALANCES_MAX = 100_000
 
 Outcome = PaymentRecord | PaymentRefused
 Tell = Callable[[Outcome], Sequence[Write]]
@@ -88,7 +88,7 @@ class Payments:
         self,
         *,
         database: Database,
-        ledger: Ledger,
+        ledger: Ledger[Write],
         wallet_user: UserId,
         service_users: frozenset[UserId],
         signing_key: SigningKey,
@@ -147,17 +147,22 @@ class Payments:
         ]
 
     async def all_balances(self) -> list[Balance]:
-        """Every user's money, by user and currency. Raises ValueError beyond BALANCES_MAX accounts."""
-        accounts = await self._ledger.accounts(kind=AccountKind.USER, limit=BALANCES_MAX)
-        return [
-            Balance(
-                user=UserId(account.owner),
-                currency=account.currency,
-                posted_minor=account.posted_minor,
-                pending_minor=account.held_minor,
-            )
-            for account in sorted(accounts, key=lambda account: (account.owner, account.currency))
-        ]
+        """Every user's money, by user and currency, for the operator."""
+        query = (
+            select(ledger_accounts)
+            .where(ledger_accounts.c.kind == AccountKind.USER.value)
+            .order_by(ledger_accounts.c.owner, ledger_accounts.c.currency)
+        )
+        async with self._database.read() as work:
+            return [
+                Balance(
+                    user=UserId(row.owner),
+                    currency=CurrencyCode(row.currency),
+                    posted_minor=row.credits_posted - row.debits_posted,
+                    pending_minor=row.debits_pending,
+                )
+                for row in await work.execute(query)
+            ]
 
     async def history(self, user: UserId, *, limit: int, before: int | None = None) -> list[PaymentRecord]:
         """The user's payments, newest first, at most HISTORY_MAX; `before` is a record's position."""

@@ -1,0 +1,217 @@
+"""`weft serve`: every application service in one asyncio process. The composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from appservices.chassis.clock import Tokens, system_clock
+from appservices.chassis.commands import CommandRouter
+from appservices.chassis.config import HomeSection, WalletSection, WeftConfig, load_config, load_registration
+from appservices.chassis.database import Database, Write
+from appservices.chassis.encryption import BotDevice
+from appservices.chassis.homeserver import Homeserver, open_session
+from appservices.chassis.intents import IntentPool
+from appservices.chassis.migrations import migrate
+from appservices.chassis.openid import OpenIdCheck
+from appservices.chassis.page_assets import Assets
+from appservices.chassis.pages import Pages, install_shell
+from appservices.chassis.service import Service, ServiceIdentity
+from appservices.chassis.session_api import session_api
+from appservices.chassis.signed_in import SessionGuard
+from appservices.chassis.web_sessions import SessionStore
+from appservices.portal.chat import HomeCommands
+from appservices.vocabulary.ids import RoomId, ServerName, UserId
+from scripts.weft_cli.composition import (
+    HOME_BRANCHES,
+    WALLET_BRANCHES,
+    build_payments,
+    open_configured_database,
+    service_users,
+)
+from wallet_appservice.chat.announcements import RoomAnnouncer
+from wallet_appservice.chat.commands import WalletCommands
+from wallet_appservice.chat.published_keys import publish_keys
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.storage.ledger_store import SqlLedgerStore
+from wallet_appservice.web.api import wallet_api
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS_MAX = 10
+
+
+def serve(folder: Path) -> None:
+    """Serves what the data folder configures until SIGTERM or SIGINT. Raises ConfigInvalid."""
+    asyncio.run(_serve(load_config(folder)))
+
+
+async def _serve(config: WeftConfig) -> None:
+    logging.basicConfig(
+        level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # One line per request to the homeserver says too much.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    async with AsyncExitStack() as stack:
+        app = await _Composition(config, stack).build()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=config.web.bind_address,
+                port=config.web.port,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS_MAX,
+            )
+        )
+        await server.serve()
+
+
+class _Composition:
+    """Builds what one process runs; what is opened is closed by the stack, last first."""
+
+    def __init__(self, config: WeftConfig, stack: AsyncExitStack) -> None:
+        self._config = config
+        self._stack = stack
+        self._service_users = service_users(config)
+
+    async def build(self) -> FastAPI:
+        config = self._config
+        home_database = await self._database("home.database", config.home.database, *HOME_BRANCHES)
+        wallet_database = await self._database("wallet.database", config.wallet.database, *WALLET_BRANCHES)
+        sessions = SessionStore(home_database, system_clock, Tokens(), session_hours=config.web.session_hours)
+        guard = SessionGuard(sessions, config.web)
+        http = await self._stack.enter_async_context(httpx.AsyncClient())
+
+        home = await self._home(home_database, sessions)
+        wallet, payments = await self._wallet(wallet_database)
+
+        app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
+        assets = Assets()
+        install_shell(app, Pages(config.web, assets), assets)
+        app.include_router(session_api(guard, OpenIdCheck(config, http)))
+        app.include_router(wallet_api(payments, guard))
+        for service in (home, wallet):
+            app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
+            service.start()
+            self._stack.push_async_callback(service.stop)
+        _add_health(app, home=home, wallet=wallet)
+        return app
+
+    async def _database(self, key: str, url: str, *branches: Path) -> Database:
+        database = open_configured_database(self._config, key=key, url=url)
+        self._stack.push_async_callback(database.close)
+        await migrate(database, *branches)
+        return database
+
+    async def _home(self, database: Database, sessions: SessionStore) -> Service:
+        config = self._config
+        identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
+        service = await self._service(identity, config.home, database)
+        commands = HomeCommands(sessions, public_url=config.web.public_url)
+        service.use(
+            CommandRouter(
+                service_user=config.home_user,
+                service_users=self._service_users,
+                commands=commands.commands(),
+                clock=system_clock,
+                plain_text=commands.plain_text,
+            )
+        )
+        return service
+
+    async def _wallet(self, database: Database) -> tuple[Service, Payments]:
+        config = self._config
+        identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
+        service = await self._service(identity, config.wallet, database)
+        ledger: Ledger[Write] = await self._stack.enter_async_context(
+            Ledger(SqlLedgerStore(database), clock=system_clock)
+        )
+
+        async def display_name(user: UserId) -> str | None:
+            profile = await service.device.intent.profile(user)
+            return profile.display_name if profile else None
+
+        async def user_exists(user: UserId) -> bool:
+            return await service.device.intent.profile(user) is not None
+
+        payments = build_payments(
+            config,
+            database=database,
+            ledger=ledger,
+            announcer=RoomAnnouncer(
+                rooms=service.rooms,
+                display_name=display_name,
+                wallet_user=config.wallet_user,
+                currencies=config.wallet.kept_currencies,
+                clock=system_clock,
+            ),
+            user_exists=user_exists,
+            on_commit=service.outbox.wake,
+        )
+
+        async def joined(room_id: RoomId) -> None:
+            await publish_keys(service.device.intent, room_id, payments)
+
+        service.on_joined(joined)
+        service.use(
+            CommandRouter(
+                service_user=config.wallet_user,
+                service_users=self._service_users,
+                commands=WalletCommands(payments).commands(),
+                clock=system_clock,
+            )
+        )
+        return service, payments
+
+    async def _service(
+        self, identity: ServiceIdentity, section: HomeSection | WalletSection, database: Database
+    ) -> Service:
+        config = self._config
+        registration = load_registration(config, section.registration)
+        session = await self._stack.enter_async_context(open_session())
+        intents = IntentPool(
+            Homeserver(
+                config.homeserver.url,
+                as_token=registration.as_token,
+                server_name=ServerName(config.server_name),
+                session=session,
+            )
+        )
+
+        async def open_device() -> BotDevice:
+            return await BotDevice.open(
+                intents,
+                identity.user_id,
+                folder=config.folder / "bots" / identity.name,
+                display_name=f"Weft {identity.display_name}",
+            )
+
+        return Service(
+            identity,
+            database=database,
+            open_device=open_device,
+            hs_token=registration.hs_token,
+            clock=system_clock,
+        )
+
+
+def _add_health(app: FastAPI, **services: Service) -> None:
+    @app.get("/_weft/health", include_in_schema=False)
+    async def health() -> JSONResponse:
+        states = {name: "ready" if service.is_ready else "starting" for name, service in services.items()}
+        ready = all(service.is_ready for service in services.values())
+        return JSONResponse(
+            {"ok": ready, "services": states, "version": version("weft")}, status_code=200 if ready else 503
+        )
