@@ -1,0 +1,111 @@
+/* What every page of Weft does in the browser: prove that its forms are ours, say when something failed,
+   show times in the reader's own zone, copy, fill in. Everything works, if less smoothly, without it. */
+
+(() => {
+  "use strict";
+
+  const csrf = document.querySelector('meta[name="weft-csrf"]')?.content;
+  const trouble = () => document.getElementById("trouble");
+  const announcer = () => document.getElementById("announcer");
+
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (csrf) event.detail.headers["X-Weft-CSRF"] = csrf;
+  });
+
+  function showTrouble(sentence) {
+    const toast = trouble();
+    toast.textContent = sentence;
+    toast.hidden = false;
+  }
+
+  document.addEventListener("htmx:beforeRequest", () => {
+    trouble().hidden = true;
+  });
+  document.addEventListener("htmx:sendError", (event) => {
+    // What polls in the background asks again by itself.
+    if (event.detail.elt?.hasAttribute("data-polls")) return;
+    showTrouble("The server can't be reached. Nothing is lost: try again.");
+  });
+  document.addEventListener("htmx:timeout", () => {
+    showTrouble("The server takes too long. Nothing is lost: try again.");
+  });
+  document.addEventListener("htmx:responseError", (event) => {
+    const status = event.detail.xhr.status;
+    if (status === 401 || event.detail.elt?.hasAttribute("data-polls")) return;
+    showTrouble(
+      status === 403
+        ? "This page is out of date: load it again, then retry."
+        : "That did not work. Nothing is lost: try again."
+    );
+  });
+
+  const sameDay = (one, other) => one.toDateString() === other.toDateString();
+
+  function showTimes(root) {
+    for (const time of root.querySelectorAll("time[datetime]:not([data-shown])")) {
+      const at = new Date(time.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      const now = new Date();
+      const yesterday = new Date(now.getTime() - 86_400_000);
+      const sameYear = at.getFullYear() === now.getFullYear();
+      const day = at.toLocaleDateString([], {
+        day: "numeric",
+        month: "short",
+        ...(sameYear ? {} : { year: "numeric" }),
+      });
+      time.textContent = sameDay(at, now)
+        ? `Today, ${clock}`
+        : sameDay(at, yesterday)
+          ? `Yesterday, ${clock}`
+          : `${day}, ${clock}`;
+      time.title = at.toLocaleString();
+      time.dataset.shown = "";
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => showTimes(document));
+  document.addEventListener("htmx:load", (event) => showTimes(event.target));
+
+  document.addEventListener("click", async (event) => {
+    const copy = event.target.closest("[data-copy]");
+    if (copy) {
+      try {
+        await navigator.clipboard.writeText(copy.dataset.copy);
+        announcer().textContent = "Copied.";
+        const label = copy.querySelector("[data-label]");
+        if (label) {
+          const before = label.textContent;
+          label.textContent = "Copied";
+          setTimeout(() => (label.textContent = before), 2000);
+        }
+      } catch {
+        showTrouble("This browser does not let a page copy: select the code and copy it yourself.");
+      }
+      return;
+    }
+    const fill = event.target.closest("[data-fill]");
+    if (fill) {
+      const field = document.getElementById(fill.dataset.fill);
+      if (field) {
+        event.preventDefault();
+        field.value = fill.dataset.value;
+        document.getElementById(fill.dataset.then)?.focus();
+      }
+    }
+  });
+
+  // A menu closes by Escape and by a click elsewhere, as people expect of one.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+})();
