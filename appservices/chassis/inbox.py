@@ -137,7 +137,9 @@ class Inbox:
         """How many events are waiting, parked and failed."""
         async with self._database.read() as work:
             rows = await work.execute(
-                select(inbox.c.state, func.count().label("events")).where(inbox.c.state != DONE).group_by(inbox.c.state)
+                select(inbox.c.state, func.count().label("events"))
+                .where(inbox.c.state != DONE)
+                .group_by(inbox.c.state)
             )
             return {row.state: row.events for row in rows}
 

@@ -98,7 +98,9 @@ class Outbox:
         """How many events are waiting and how many were refused for good."""
         async with self._database.read() as work:
             rows = await work.execute(
-                select(outbox.c.state, func.count().label("events")).where(outbox.c.state != SENT).group_by(outbox.c.state)
+                select(outbox.c.state, func.count().label("events"))
+                .where(outbox.c.state != SENT)
+                .group_by(outbox.c.state)
             )
             return {row.state: row.events for row in rows}
 
