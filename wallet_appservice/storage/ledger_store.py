@@ -1,0 +1,426 @@
+"""The ledger's store on SQLite and PostgreSQL, one code path.
+
+A batch is one transaction that first locks the ledger's head row, so batches of several processes follow one
+another and each sees all before it. On PostgreSQL the accounts are locked too, in id order, against whoever
+else writes to them; on SQLite the transaction is the only writer from its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.expression import any_
+
+from appservices.chassis.database import Database, UnitOfWork, Write
+from appservices.vocabulary.ids import AccountId, TransferId
+from appservices.vocabulary.money import CurrencyCode
+from wallet_appservice.ledger.store import CommitUnknown, StoreBusy, StoreRefused
+from wallet_appservice.ledger.values import (
+    Account,
+    AccountKind,
+    StoredTransfer,
+    Transfer,
+    TransferCode,
+    TransferMode,
+    TransferRefusal,
+)
+from wallet_appservice.ledger.view import Changes, Loaded, StoredRefusal, Wanted
+from wallet_appservice.storage.database_errors import is_disconnect, is_passing
+from wallet_appservice.storage.ledger_tables import (
+    HEAD_ID,
+    LedgerIdType,
+    ledger_accounts,
+    ledger_head,
+    ledger_open_pending,
+    ledger_refusals,
+    ledger_transfers,
+)
+
+LOCK_SECONDS_MAX: Final = 10
+"""How long a batch waits for another process's batch before it is tried again."""
+LOOKUP_IDS_MAX: Final = 10_000
+"""Ids of one SELECT; SQLite takes 32,766 parameters at most."""
+OUTCOME_SECONDS_MAX: Final = 20
+"""How long PostgreSQL is asked whether a commit took place whose answer was lost."""
+OUTCOME_PAUSE_SECONDS: Final = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class SqlLedgerStore:
+    """A LedgerStore in a migrated database; its effects are the chassis's Writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[_SqlBatch]:
+        batch: _SqlBatch | None = None
+        try:
+            async with self._database.begin() as work:
+                batch = _SqlBatch(self._database, work)
+                yield batch
+        except (StoreBusy, StoreRefused, CommitUnknown):
+            raise
+        except Exception as error:
+            if batch is not None and batch.is_durable:
+                # Only handing back the connection failed.
+                logger.warning("a connection broke after its commit: %s", error)
+            elif is_passing(error):
+                raise StoreBusy(_words(error)) from error
+            else:
+                raise
+
+    async def account(self, account_id: AccountId) -> Account | None:
+        rows = await self._read(_ACCOUNT, id=account_id)
+        return _account(rows[0]) if rows else None
+
+    async def accounts_of(self, owner: str) -> tuple[Account, ...]:
+        return tuple(_account(row) for row in await self._read(_ACCOUNTS_OF, owner=owner))
+
+    async def transfer(self, transfer_id: TransferId) -> StoredTransfer | None:
+        rows = await self._read(_TRANSFER, id=transfer_id)
+        return stored_transfer(rows[0], ended_by=rows[0].ended_by) if rows else None
+
+    async def transfers_of(
+        self, account_id: AccountId, *, limit: int, before: int | None
+    ) -> tuple[StoredTransfer, ...]:
+        rows = await self._read(
+            _TRANSFERS_OF, account_id=account_id, limit=limit, before=2**63 - 1 if before is None else before
+        )
+        return tuple(stored_transfer(row, ended_by=row.ended_by) for row in rows)
+
+    async def due(self, *, now_ms: int, limit: int, after: int) -> tuple[StoredTransfer, ...]:
+        rows = await self._read(_DUE, now_ms=now_ms, limit=limit, after=after)
+        return tuple(stored_transfer(row) for row in rows)
+
+    async def _read(self, statement: Select[Any], **parameters: object) -> Sequence[Row[Any]]:
+        try:
+            async with self._database.read() as work:
+                return (await work.execute(statement, parameters)).all()
+        except Exception as error:
+            if is_passing(error):
+                raise StoreBusy(_words(error)) from error
+            raise
+
+
+class _SqlBatch:
+    """One open transaction."""
+
+    def __init__(self, database: Database, work: UnitOfWork) -> None:
+        self.is_durable = False
+        self._database = database
+        self._work = work
+        self._transaction_id: str | None = None
+
+    async def load(self, wanted: Wanted) -> Loaded:
+        try:
+            return await self._load(wanted)
+        except Exception as error:
+            # Nobody in the batch is to blame for what can't be read.
+            raise StoreBusy(_words(error)) from error
+
+    async def commit(self, changes: Changes, effects: Sequence[Write]) -> None:
+        try:
+            await self._write(changes)
+            await self._work.apply(effects)
+        except Exception as error:
+            raise _failure(error) from error
+        try:
+            await self._work.commit()
+        except Exception as error:
+            if self._transaction_id is None or not is_disconnect(error):
+                # The database has answered, and its answer was a rollback.
+                raise _failure(error) from error
+            await self._check_outcome(self._transaction_id)
+        self.is_durable = True
+
+    async def _load(self, wanted: Wanted) -> Loaded:
+        position = await self._lock()
+        accounts = await self._lookup(_LOCK_ACCOUNTS, wanted.account_ids)
+        transfers = await self._lookup(_KNOWN_TRANSFERS, wanted.transfer_ids | wanted.pending_ids)
+        endings = await self._lookup(_KNOWN_ENDINGS, wanted.pending_ids)
+        refusals = await self._lookup(_KNOWN_REFUSALS, wanted.transfer_ids)
+        ended_by = {row.pending_id: row.mode for row in endings}
+        return Loaded(
+            accounts=[_account(row) for row in accounts],
+            transfers=[stored_transfer(row, ended_by=ended_by.get(row.id)) for row in transfers],
+            refusals=[
+                StoredRefusal(
+                    id=TransferId(row.id),
+                    content=row.content,
+                    refusal=TransferRefusal(row.refusal),
+                    at_ms=row.at_ms,
+                )
+                for row in refusals
+            ],
+            position=position,
+        )
+
+    async def _lock(self) -> int:
+        if self._database.is_sqlite:
+            head = (await self._work.execute(_HEAD)).one()
+        else:
+            await self._work.execute(_LOCK_TIMEOUT)
+            head = (await self._work.execute(_LOCK_HEAD)).one()
+            self._transaction_id = head.transaction_id
+        return int(head.position)
+
+    async def _lookup(
+        self, statements: tuple[Select[Any], Select[Any]], ids: Iterable[str]
+    ) -> list[Row[Any]]:
+        ordered = sorted(ids)
+        rows: list[Row[Any]] = []
+        statement = statements[0 if self._database.is_sqlite else 1]
+        for start in range(0, len(ordered), LOOKUP_IDS_MAX):
+            page = ordered[start : start + LOOKUP_IDS_MAX]
+            rows.extend((await self._work.execute(statement, {"ids": page})).all())
+        return rows
+
+    async def _write(self, changes: Changes) -> None:
+        ended = {stored.transfer.pending_id for stored in changes.transfers}
+        opened = [
+            {"id": stored.transfer.id, "position": stored.position, "expires_at_ms": stored.expires_at_ms}
+            for stored in changes.transfers
+            if stored.transfer.mode is TransferMode.PENDING and stored.transfer.id not in ended
+        ]
+        for statement, rows in (
+            (_INSERT_ACCOUNT, [_account_row(account) for account in changes.opened]),
+            (_UPDATE_ACCOUNT, [_sums_row(account) for account in changes.changed]),
+            (_INSERT_TRANSFER, [_transfer_row(stored) for stored in changes.transfers]),
+            (_INSERT_REFUSAL, [_refusal_row(refusal) for refusal in changes.refusals]),
+            (_INSERT_OPEN_PENDING, opened),
+            (_DELETE_OPEN_PENDING, [{"ended_id": id} for id in sorted(filter(None, ended))]),
+        ):
+            if rows:
+                await self._work.execute(statement, rows)
+        if changes.transfers:
+            await self._work.execute(_UPDATE_HEAD, {"new_position": changes.position})
+
+    async def _check_outcome(self, transaction_id: str) -> None:
+        """Returns when the transaction was committed after all; raises StoreBusy when it was not."""
+        try:
+            async with asyncio.timeout(OUTCOME_SECONDS_MAX):
+                while True:
+                    status = await self._status(transaction_id)
+                    if status == "committed":
+                        return
+                    if status == "aborted":
+                        raise StoreBusy("the connection was lost and the transaction rolled back")
+                    await asyncio.sleep(OUTCOME_PAUSE_SECONDS)
+        except TimeoutError as error:
+            raise CommitUnknown("the connection was lost during the commit") from error
+
+    async def _status(self, transaction_id: str) -> str | None:
+        try:
+            async with self._database.read() as work:
+                status: str | None = (
+                    await work.execute(_STATUS, {"transaction_id": transaction_id})
+                ).scalar_one()
+                return status
+        except Exception as error:
+            if not is_passing(error):
+                raise CommitUnknown(_words(error)) from error
+            return None
+
+
+def stored_transfer(row: Row[Any], *, ended_by: str | None = None) -> StoredTransfer:
+    """A row of ledger_transfers as a value."""
+    timeout = row.timeout_seconds
+    return StoredTransfer(
+        transfer=Transfer(
+            id=TransferId(row.id),
+            debit_account_id=AccountId(row.debit_account_id),
+            credit_account_id=AccountId(row.credit_account_id),
+            amount_minor=row.amount_minor,
+            currency=CurrencyCode(row.currency),
+            code=TransferCode(row.code),
+            mode=TransferMode(row.mode),
+            pending_id=None if row.pending_id is None else TransferId(row.pending_id),
+            timeout_seconds=timeout,
+            linked=row.linked,
+            reference=row.reference,
+        ),
+        position=row.position,
+        at_ms=row.at_ms,
+        expires_at_ms=None if timeout is None else row.at_ms + timeout * 1000,
+        ended_by=None if ended_by is None else TransferMode(ended_by),
+    )
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(
+        id=AccountId(row.id),
+        kind=AccountKind(row.kind),
+        currency=CurrencyCode(row.currency),
+        owner=row.owner,
+        debits_pending=row.debits_pending,
+        debits_posted=row.debits_posted,
+        credits_pending=row.credits_pending,
+        credits_posted=row.credits_posted,
+        debits_must_not_exceed_credits=row.debits_must_not_exceed_credits,
+        credits_must_not_exceed_debits=row.credits_must_not_exceed_debits,
+    )
+
+
+def _account_row(account: Account) -> dict[str, Any]:
+    return {column.name: getattr(account, column.name) for column in ledger_accounts.columns}
+
+
+def _sums_row(account: Account) -> dict[str, Any]:
+    return {
+        "changed_id": account.id,
+        "debits_pending": account.debits_pending,
+        "debits_posted": account.debits_posted,
+        "credits_pending": account.credits_pending,
+        "credits_posted": account.credits_posted,
+    }
+
+
+def _transfer_row(stored: StoredTransfer) -> dict[str, Any]:
+    transfer = stored.transfer
+    return {
+        "position": stored.position,
+        "id": transfer.id,
+        "debit_account_id": transfer.debit_account_id,
+        "credit_account_id": transfer.credit_account_id,
+        "amount_minor": transfer.amount_minor,
+        "currency": transfer.currency,
+        "code": transfer.code.value,
+        "mode": transfer.mode.value,
+        "pending_id": transfer.pending_id,
+        "timeout_seconds": transfer.timeout_seconds,
+        "linked": transfer.linked,
+        "reference": transfer.reference,
+        "at_ms": stored.at_ms,
+    }
+
+
+def _refusal_row(refusal: StoredRefusal) -> dict[str, Any]:
+    return {
+        "id": refusal.id,
+        "content": refusal.content,
+        "refusal": refusal.refusal.value,
+        "at_ms": refusal.at_ms,
+    }
+
+
+def _failure(error: Exception) -> StoreBusy | StoreRefused:
+    return StoreBusy(_words(error)) if is_passing(error) else StoreRefused(_words(error))
+
+
+def _words(error: Exception) -> str:
+    """What the database says, on one line, without the statement and its parameters."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _by_ids(statement: Select[Any], column: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
+    """The statement for the rows of the ids in `ids`: for SQLite, and for PostgreSQL, where one array keeps
+    the statement the same (and prepared) for any number of ids."""
+    array = bindparam("ids", type_=ARRAY(LedgerIdType))
+    return (
+        statement.where(column.in_(bindparam("ids", expanding=True))),
+        statement.where(column == any_(array)),
+    )
+
+
+def _with_ending(positions: Select[Any]) -> Select[Any]:
+    ending = ledger_transfers.alias("ending")
+    return (
+        select(ledger_transfers, ending.c.mode.label("ended_by"))
+        .outerjoin(ending, ending.c.pending_id == ledger_transfers.c.id)
+        .where(ledger_transfers.c.position.in_(positions))
+        .order_by(ledger_transfers.c.position.desc())
+    )
+
+
+def _positions_of(column: ColumnElement[Any]) -> Any:
+    page = (
+        select(ledger_transfers.c.position)
+        .where(column == bindparam("account_id"), ledger_transfers.c.position < bindparam("before"))
+        .order_by(ledger_transfers.c.position.desc())
+        .limit(bindparam("limit"))
+        .subquery()
+    )
+    return select(page.c.position)
+
+
+# A page of either side by its own index, then the latest of both: never more than two pages are read.
+_BOTH_SIDES = union_all(
+    _positions_of(ledger_transfers.c.debit_account_id), _positions_of(ledger_transfers.c.credit_account_id)
+).subquery()
+_TRANSFERS_OF = _with_ending(
+    select(_BOTH_SIDES.c.position).order_by(_BOTH_SIDES.c.position.desc()).limit(bindparam("limit"))
+)
+_TRANSFER = _with_ending(
+    select(ledger_transfers.c.position).where(ledger_transfers.c.id == bindparam("id")).correlate(None)
+)
+_ACCOUNT = select(ledger_accounts).where(ledger_accounts.c.id == bindparam("id"))
+_ACCOUNTS_OF = (
+    select(ledger_accounts)
+    .where(ledger_accounts.c.owner == bindparam("owner"))
+    .order_by(ledger_accounts.c.currency, ledger_accounts.c.kind, ledger_accounts.c.id)
+)
+_DUE = (
+    select(ledger_transfers)
+    .join(ledger_open_pending, ledger_open_pending.c.id == ledger_transfers.c.id)
+    .where(
+        ledger_open_pending.c.expires_at_ms <= bindparam("now_ms"),
+        ledger_open_pending.c.position > bindparam("after"),
+    )
+    .order_by(ledger_open_pending.c.position)
+    .limit(bindparam("limit"))
+)
+
+_HEAD = select(ledger_head.c.position).where(ledger_head.c.id == HEAD_ID)
+_LOCK_HEAD = _HEAD.add_columns(
+    cast(func.pg_current_xact_id(), String).label("transaction_id")
+).with_for_update()
+_LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
+_STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
+_LOCK_ACCOUNTS = _by_ids(
+    select(ledger_accounts).order_by(ledger_accounts.c.id).with_for_update(), ledger_accounts.c.id
+)
+_KNOWN_TRANSFERS = _by_ids(select(ledger_transfers), ledger_transfers.c.id)
+_KNOWN_ENDINGS = _by_ids(
+    select(ledger_transfers.c.pending_id, ledger_transfers.c.mode), ledger_transfers.c.pending_id
+)
+_KNOWN_REFUSALS = _by_ids(select(ledger_refusals), ledger_refusals.c.id)
+_INSERT_ACCOUNT = insert(ledger_accounts)
+_UPDATE_ACCOUNT = (
+    update(ledger_accounts)
+    .where(ledger_accounts.c.id == bindparam("changed_id"))
+    .values(
+        debits_pending=bindparam("debits_pending"),
+        debits_posted=bindparam("debits_posted"),
+        credits_pending=bindparam("credits_pending"),
+        credits_posted=bindparam("credits_posted"),
+    )
+)
+_INSERT_TRANSFER = insert(ledger_transfers)
+_INSERT_REFUSAL = insert(ledger_refusals)
+_INSERT_OPEN_PENDING = insert(ledger_open_pending)
+_DELETE_OPEN_PENDING = delete(ledger_open_pending).where(ledger_open_pending.c.id == bindparam("ended_id"))
+_UPDATE_HEAD = (
+    update(ledger_head).where(ledger_head.c.id == HEAD_ID).values(position=bindparam("new_position"))
+)
