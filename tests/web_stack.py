@@ -1,0 +1,226 @@
+"""Weft's web side as it really runs: real databases, ledger and HTTP, one homeserver's worth of users.
+
+Nothing is sent to rooms, and who exists is said by the test; with a `Synapse` that knows, too, what OpenID
+tokens are worth. See tests/integration for the whole of it with Synapse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from appservices.chassis.clock import Tokens, system_clock
+from appservices.chassis.config import WeftConfig
+from appservices.chassis.database import Write, open_database
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, migrate
+from appservices.chassis.openid import OpenIdCheck
+from appservices.chassis.page_assets import Assets
+from appservices.chassis.pages import Pages, install_shell
+from appservices.chassis.session_api import session_api
+from appservices.chassis.signed_in import SessionGuard
+from appservices.chassis.web_sessions import NewSession, SessionStore, SignInWay
+from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
+from appservices.portal.pages import portal_pages
+from appservices.portal.signin import sign_in_pages
+from appservices.vocabulary.ids import TransferId, UserId, derived_id
+from appservices.vocabulary.money import CurrencyCode, Money
+from appservices.vocabulary.signing import SigningKey
+from tests.synapse import free_port
+from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
+from wallet_appservice.payments.accounts import user_account
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
+from wallet_appservice.storage import WALLET_MIGRATIONS
+from wallet_appservice.storage.ledger_store import SqlLedgerStore
+from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
+from wallet_appservice.web.pages import wallet_pages
+
+SERVER_NAME = "weft.example"
+EUR = CurrencyCode("EUR")
+
+
+@dataclass
+class SettableClock:
+    """The system's clock, which a test may put forward."""
+
+    ahead_ms: int = 0
+
+    def __call__(self) -> int:
+        return system_clock() + self.ahead_ms
+
+
+class NullAnnouncer:
+    """Tells nobody."""
+
+    async def prepare(self, _order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
+        return lambda _record: ()
+
+
+@dataclass
+class WebStack:
+    """The running server and what tests reach behind it."""
+
+    url: str
+    config: WeftConfig
+    sessions: SessionStore
+    payments: Payments
+    ledger: Ledger[Write]
+    clock: SettableClock
+    http: httpx.AsyncClient
+    people: set[UserId] = field(default_factory=set)
+
+    def user(self, localpart: str) -> UserId:
+        """A user who exists here."""
+        user_id = UserId(f"@{localpart}:{self.config.server_name}")
+        self.people.add(user_id)
+        return user_id
+
+    async def session(self, user: UserId, *, user_agent: str = "") -> NewSession:
+        return await self.sessions.begin(user, SignInWay.CODE, user_agent)
+
+    async def bearer(self, user: UserId) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(await self.session(user)).token}"}
+
+    async def deposit(self, user: UserId, amount_minor: int, currency: str = "EUR") -> None:
+        money = Money(amount_minor, CurrencyCode(currency))
+        outcome = await self.payments.deposit(user=user, money=money, id=self.new_id())
+        assert isinstance(outcome, PaymentRecord), outcome
+
+    async def pay(self, payer: UserId, payee: UserId, amount_minor: int, memo: str = "") -> PaymentRecord:
+        order = PaymentOrder(
+            id=self.new_id(), payer=payer, payee=payee, money=Money(amount_minor, EUR), memo=memo
+        )
+        outcome = await self.payments.pay(order)
+        assert isinstance(outcome, PaymentRecord), outcome
+        return outcome
+
+    async def hold(self, payer: UserId, payee: UserId, amount_minor: int) -> None:
+        """Holds money as a payment under way does."""
+        debit, credit = user_account(payer, EUR), user_account(payee, EUR)
+        transfer = Transfer(
+            id=self.new_id(),
+            debit_account_id=debit.id,
+            credit_account_id=credit.id,
+            amount_minor=amount_minor,
+            currency=EUR,
+            code=TransferCode.PAYMENT,
+            mode=TransferMode.PENDING,
+        )
+        results = await self.ledger.submit(Submission(accounts=(debit, credit), transfers=(transfer,)))
+        assert results[0].refusal is None
+
+    async def balance_minor(self, user: UserId) -> int:
+        return (await self.payments.balances(user))[0].available_minor
+
+    @staticmethod
+    def new_id() -> TransferId:
+        return TransferId(Tokens().hex())
+
+
+def web_config(
+    folder: Path, *, server_name: str = SERVER_NAME, homeserver_url: str = "", **web: Any
+) -> WeftConfig:
+    port = free_port()
+    return WeftConfig.model_validate(
+        {
+            "server_name": server_name,
+            "homeserver": {
+                "url": homeserver_url or "http://127.0.0.1:9",
+                "public_url": homeserver_url or "http://127.0.0.1:9",
+            },
+            "web": {"port": port, "public_url": f"http://127.0.0.1:{port}", **web},
+            "wallet": {"currencies": ["EUR", {"code": "HOUR", "exponent": 1}], "payment_max": 1000},
+            "folder": folder,
+        }
+    )
+
+
+@asynccontextmanager
+async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
+    """Serves on the config's port, in this event loop."""
+    async with AsyncExitStack() as stack:
+        home_database = open_database("sqlite:///weft.db", folder=config.folder)
+        stack.push_async_callback(home_database.close)
+        await migrate(home_database, CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
+        wallet_database = open_database("sqlite:///wallet.db", folder=config.folder)
+        stack.push_async_callback(wallet_database.close)
+        await migrate(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+        clock = SettableClock()
+        sessions = SessionStore(home_database, clock, Tokens(), session_hours=config.web.session_hours)
+        ledger = await stack.enter_async_context(Ledger(SqlLedgerStore(wallet_database), clock=clock))
+        people: set[UserId] = set()
+
+        async def user_exists(user: UserId) -> bool:
+            return user in people
+
+        payments = Payments(
+            database=wallet_database,
+            ledger=ledger,
+            wallet_user=config.wallet_user,
+            service_users=frozenset({config.home_user, config.wallet_user}),
+            signing_key=SigningKey.generate(),
+            currencies=config.wallet.kept_currencies,
+            payment_max=config.wallet.payment_max,
+            announcer=NullAnnouncer(),
+            user_exists=user_exists,
+            on_commit=lambda: None,
+        )
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        app = web_app(config, sessions=sessions, payments=payments, http=http)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, host="127.0.0.1", port=config.web.port, lifespan="off", log_config=None, access_log=False
+            )
+        )
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            if task.done():
+                await task
+            await asyncio.sleep(0.01)
+        try:
+            yield WebStack(
+                url=config.web.public_url,
+                config=config,
+                sessions=sessions,
+                payments=payments,
+                ledger=ledger,
+                clock=clock,
+                http=http,
+                people=people,
+            )
+        finally:
+            server.should_exit = True
+            await task
+
+
+def web_app(
+    config: WeftConfig, *, sessions: SessionStore, payments: Payments, http: httpx.AsyncClient
+) -> FastAPI:
+    """As the composition root of `weft serve` puts it together, without the Matrix side."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    assets = Assets()
+    guard = SessionGuard(sessions, config.web)
+    portal = Pages(config.web, assets, PORTAL_TEMPLATES)
+    install_shell(app, portal, assets)
+    app.include_router(session_api(guard, OpenIdCheck(config, http)))
+    app.include_router(wallet_api(payments, guard))
+    app.include_router(sign_in_pages(guard, portal, config))
+    app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=config.web.public_url))
+    app.include_router(
+        wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
+    )
+    return app
+
+
+def payment_id(*parts: str) -> TransferId:
+    return TransferId(derived_id("test", *parts))
