@@ -118,6 +118,19 @@ class Payments:
         """Moves money from payer to payee, or says why not. Raises LedgerUnavailable."""
         return await self._carry_out(order, PaymentKind.PAYMENT, tell)
 
+    async def check(self, order: PaymentOrder) -> PaymentRefused | None:
+        """What would refuse this payment now, without making it: for a page that asks before it pays."""
+        outcome = await self._judge(order, PaymentKind.PAYMENT)
+        if outcome is not None:
+            return outcome if isinstance(outcome, PaymentRefused) else None
+        for balance in await self.balances(order.payer):
+            if balance.currency == order.money.currency and (
+                balance.available_minor >= order.money.amount_minor
+            ):
+                return None
+        available = await self._available_text(order.payer, order.money.currency)
+        return self._refused(PaymentRefusal.BALANCE_TOO_LOW, order, available=available)
+
     async def deposit(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
         """Brings money into circulation that the operator has received outside."""
         order = PaymentOrder(id=id, payer=self.wallet_user, payee=user, money=money, memo=reference)

@@ -99,6 +99,9 @@ class _WalletPage:
         form, order = self._order(signed_in, fields)
         if order is None:
             return await self._answer(request, signed_in, "wallet_pay.html", status=422, form=form)
+        refused = await self._payments.check(order)
+        if refused is not None:
+            return await self._refused(request, signed_in, form, refused)
         return await self._answer(
             request,
             signed_in,
@@ -132,14 +135,7 @@ class _WalletPage:
                 announcement=sentence,
             )
         if isinstance(outcome, PaymentRefused):
-            return await self._answer(
-                request,
-                signed_in,
-                "wallet_pay.html",
-                status=REFUSALS[outcome.refusal].http_status,
-                form=form.refused(outcome, new_id=self._new_id()),
-                announcement=f"Nothing was paid. {outcome.sentence}",
-            )
+            return await self._refused(request, signed_in, form, outcome)
         if not by_htmx(request):
             return see_other(f"{PATH}?paid={outcome.id}")
         return self._pages.render(
@@ -151,6 +147,18 @@ class _WalletPage:
             announcement=f"Paid {self._amount(outcome)} to {outcome.payee}.",
             view=await wallet_view(self._payments, signed_in.user_id),
             **self._common(),
+        )
+
+    async def _refused(
+        self, request: Request, signed_in: SignedIn, form: PaymentForm, refused: PaymentRefused
+    ) -> Response:
+        return await self._answer(
+            request,
+            signed_in,
+            "wallet_pay.html",
+            status=REFUSALS[refused.refusal].http_status,
+            form=form.refused(refused, new_id=self._new_id()),
+            announcement=f"Nothing was paid. {refused.sentence}",
         )
 
     def _order(self, signed_in: SignedIn, fields: FormData) -> tuple[PaymentForm, PaymentOrder | None]:
