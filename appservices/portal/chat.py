@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from appservices.chassis.commands import Command, CommandCall
@@ -16,9 +16,10 @@ _CODE = re.compile(rf"[{CODE_ALPHABET}]{{4}}[- ]?[{CODE_ALPHABET}]{{4}}", re.IGN
 class HomeCommands:
     """What @weft does when it is written to."""
 
-    def __init__(self, sessions: SessionStore, *, public_url: str) -> None:
+    def __init__(self, sessions: SessionStore, *, link: Callable[[str], str]) -> None:
+        """`link` makes a one-time link's address from its token."""
         self._sessions = sessions
-        self._public_url = public_url.rstrip("/")
+        self._link = link
 
     def commands(self) -> tuple[Command, ...]:
         return (
@@ -41,7 +42,7 @@ class HomeCommands:
     async def _login(self, call: CommandCall) -> Sequence[Write]:
         if call.arguments:
             return await self._confirm_code(call)
-        link = f"{self._public_url}/signin/link/{await self._sessions.make_link(call.sender)}"
+        link = self._link(await self._sessions.make_link(call.sender))
         return call.answer_privately(
             f"Open this link to sign in as {call.sender}; it works once, for {LINK_MINUTES} minutes: {link}"
         )

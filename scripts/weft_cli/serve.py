@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_sessions import SessionStore
 from appservices.portal.chat import HomeCommands
+from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
+from appservices.portal.pages import portal_pages
+from appservices.portal.signin import sign_in_link, sign_in_pages
 from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
@@ -44,6 +48,8 @@ from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
+from wallet_appservice.web.pages import wallet_pages
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +57,16 @@ STOP_SECONDS_MAX = 10
 
 
 def serve(folder: Path) -> None:
-    """Serves what the data folder configures until SIGTERM or SIGINT. Raises ConfigInvalid."""
-    asyncio.run(_serve(load_config(folder)))
+    """Serves what the data folder configures until SIGTERM or SIGINT.
+
+    Raises ConfigInvalid, AssetsMissing and SchemaUnknown.
+    """
+    config = load_config(folder)
+    logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(config))
 
 
 async def _serve(config: WeftConfig) -> None:
-    logging.basicConfig(
-        level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
     # One line per request to the homeserver says too much.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
@@ -99,9 +107,16 @@ class _Composition:
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
-        install_shell(app, Pages(config.web, assets), assets)
+        portal = Pages(config.web, assets, PORTAL_TEMPLATES)
+        own_address = f"http://{config.web.bind_address}:{config.web.port}"
+        install_shell(app, portal, assets)
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
+        app.include_router(sign_in_pages(guard, portal, config))
+        app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=own_address))
         app.include_router(wallet_api(payments, guard))
+        app.include_router(
+            wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
+        )
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             service.start()
@@ -119,7 +134,7 @@ class _Composition:
         config = self._config
         identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
         service = await self._service(identity, config.home, database)
-        commands = HomeCommands(sessions, public_url=config.web.public_url)
+        commands = HomeCommands(sessions, link=partial(sign_in_link, config.web))
         service.use(
             CommandRouter(
                 service_user=config.home_user,

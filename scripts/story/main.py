@@ -1,0 +1,165 @@
+"""Tells the story: `scripts/demo`. Exit status 1 with one sentence when it does not come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from appservices.vocabulary.events import RECEIPT
+from appservices.vocabulary.signing import verify_json
+from scripts.story.homes import Home, HomeFailed, homes_in
+from scripts.story.person import NothingCame, Person
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="weft-demo-"))
+    began = time.monotonic()
+    try:
+        asyncio.run(_tell(folder))
+    except (HomeFailed, NothingCame) as problem:
+        console.print(f"[red]The story broke off: {escape(str(problem))}[/red] (what it left is in {folder})")
+        sys.exit(1)
+    shutil.rmtree(folder, ignore_errors=True)
+    console.print(f"\n[bold]The end[/bold], after {time.monotonic() - began:.0f} seconds.")
+
+
+async def _tell(folder: Path) -> None:
+    north, south = homes_in(folder, "North", "South")
+    chapter("Two homeservers, each with Weft beside it")
+    try:
+        await asyncio.gather(north.start(), south.start())
+        told(f"North is {north.server_name} at {north.url}, South is {south.server_name} at {south.url}.")
+        alice, bob, carol = (
+            Person(name, home, folder / "clients" / name)
+            for name, home in (("Alice", north), ("Bob", north), ("Carol", south))
+        )
+        people = (alice, bob, carol)
+        try:
+            await _people_arrive(alice, bob, carol)
+            await _money_moves(north, alice, bob, carol)
+            await _money_moves_in_secret(north, alice, bob)
+            await _the_books_are_right(north, alice, bob)
+        finally:
+            await asyncio.gather(*(person.sign_off() for person in people))
+    finally:
+        await asyncio.gather(north.stop(), south.stop())
+
+
+async def _people_arrive(alice: Person, bob: Person, carol: Person) -> None:
+    chapter("Alice and Bob join North, Carol joins South")
+    for person in (alice, bob, carol):
+        await person.sign_up()
+    homes = await asyncio.gather(*(person.home_room() for person in (alice, bob, carol)))
+    told(f"Each finds a Home room with @weft and @wallet in it; Alice's is {homes[0]}.")
+    question = await alice.say(homes[0], "!help")
+    answer = await alice.answer_to(homes[0], question, sender=alice.home.user("wallet"))
+    said(alice, "!help")
+    service_said("Wallet", answer["content"]["body"])
+
+
+async def _money_moves(north: Home, alice: Person, bob: Person, carol: Person) -> None:
+    chapter("Lunch, in a plain room across both servers")
+    wallet = north.user("wallet")
+    room_id = await alice.make_room("Lunch", encrypted=False, invite=[bob.user_id, carol.user_id, wallet])
+    await bob.join(room_id, via=north.server_name)
+    await carol.join(room_id, via=north.server_name)
+    await alice.sees_members(room_id, bob.user_id, carol.user_id, wallet)
+    await carol.say(room_id, "Who paid for the soup?")
+    said(carol, "Who paid for the soup?")
+    await alice.hears(
+        room_id, lambda event: event["content"].get("body") == "Who paid for the soup?", "Carol's question"
+    )
+
+    said(alice, "!pay Bob 12.50 EUR soup")
+    refused = await _command(alice, room_id, "!pay Bob 12.50 EUR soup", sender=wallet)
+    service_said("Wallet", refused)
+    told("Alice has no money yet, and only she is told how much she has. The operator takes her 100 euros.")
+    operator(await north.weft("wallet", "deposit", alice.user_id, "100", "EUR"))
+
+    said(alice, "!pay Bob 12.50 EUR soup again")
+    await alice.say(room_id, "!pay Bob 12.50 EUR soup again")
+    contents = [await person.receipt(room_id, "soup again") for person in (alice, bob, carol)]
+    service_said("Wallet", contents[0]["body"])
+    await _verify(north, contents[2])
+    told("All three see the receipt; Carol's client, on the other server, has verified its signature.")
+
+    for wish in (f"!pay {carol.user_id} 5 EUR", "!pay Bob 1,250 EUR", "!pay Bob -5 EUR", "!pay Dave 5 EUR"):
+        said(alice, wish)
+        service_said("Wallet", await _command(alice, room_id, wish, sender=wallet))
+
+
+async def _money_moves_in_secret(north: Home, alice: Person, bob: Person) -> None:
+    chapter("The same in an encrypted room")
+    wallet = north.user("wallet")
+    room_id = await alice.make_room("Secrets", encrypted=True, invite=[bob.user_id, wallet])
+    await bob.join(room_id, via=north.server_name)
+    await alice.sees_members(room_id, bob.user_id, wallet, encrypted=True)
+    await bob.sees_members(room_id, alice.user_id, wallet, encrypted=True)
+    said(bob, "!pay Alice €2,50 tea")
+    await bob.say(room_id, "!pay Alice €2,50 tea")
+    content = await alice.receipt(room_id, "tea")
+    service_said("Wallet", content["body"])
+    await _verify(north, content)
+    told("Synapse carried only ciphertext; both read the receipt, and it verifies.")
+
+
+async def _the_books_are_right(north: Home, alice: Person, bob: Person) -> None:
+    chapter("What everybody has now")
+    for person in (alice, bob):
+        room_id = await person.home_room()
+        said(person, "balance")
+        service_said("Wallet", await _command(person, room_id, "balance", sender=north.user("wallet")))
+    operator(await north.weft("wallet", "balances"))
+    operator(await north.weft("wallet", "verify"))
+
+
+async def _command(person: Person, room_id: str, text: str, *, sender: str) -> str:
+    event_id = await person.say(room_id, text)
+    answer = await person.answer_to(room_id, event_id, sender=sender)
+    return str(answer["content"]["body"])
+
+
+async def _verify(home: Home, content: Mapping[str, Any]) -> None:
+    """Checks a receipt against the keys that its wallet publishes. Raises SignatureInvalid."""
+    async with httpx.AsyncClient() as http:
+        published = (await http.get(f"{home.portal_url}/_weft/wallet/keys")).json()
+    receipt = content[RECEIPT]
+    verify_json(receipt, signer=receipt["wallet"], keys=published["keys"])
+
+
+def chapter(title: str) -> None:
+    console.print(f"\n[bold]{escape(title)}[/bold]")
+
+
+def told(text: str) -> None:
+    console.print(f"  [dim]{escape(text)}[/dim]")
+
+
+def said(person: Person, text: str) -> None:
+    console.print(f"  [cyan]{person.name:>6}[/cyan]  {escape(text)}")
+
+
+def service_said(name: str, text: str) -> None:
+    for index, line in enumerate(text.splitlines()):
+        console.print(f"  [green]{name if index == 0 else '':>6}[/green]  {escape(line)}")
+
+
+def operator(output: str) -> None:
+    for line in output.splitlines():
+        console.print(f"  [magenta]     $[/magenta]  {escape(line)}")
+
+
+if __name__ == "__main__":
+    main()
