@@ -1,0 +1,118 @@
+"""`weft attach`: says exactly what to add to an existing Synapse's config. It changes nothing itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from appservices.chassis.config import WeftConfig, load_config
+from scripts.weft_cli.data_folder import DataOption, find_data_folder
+from scripts.weft_cli.failure import CommandFailed
+from scripts.weft_cli.homeserver import (
+    ROOM_EXTENSIONS,
+    module_config,
+    read_homeserver_config,
+    registration_paths,
+)
+
+
+def attach(
+    homeserver_yaml: Annotated[
+        Path, typer.Option("--homeserver-yaml", metavar="FILE", help="The Synapse's homeserver.yaml.")
+    ],
+    data: DataOption = None,
+) -> None:
+    """Print what to add to an existing Synapse so that it works with this Weft."""
+    folder = find_data_folder(data)
+    config = load_config(folder.path)
+    content = read_homeserver_config(homeserver_yaml)
+    additions = missing_from(content, config, base=homeserver_yaml.resolve().parent)
+    if not additions:
+        print(f"# {homeserver_yaml} has all that Weft needs.")
+        return
+    print(f"# To be added to {homeserver_yaml}; restart Synapse then.")
+    for comment, addition in additions:
+        print()
+        print(f"# {comment}")
+        if addition:
+            print(yaml.safe_dump(addition, sort_keys=False, allow_unicode=True, width=1000), end="")
+
+
+def missing_from(
+    content: dict[str, Any], config: WeftConfig, *, base: Path
+) -> list[tuple[str, dict[str, Any]]]:
+    """What the Synapse config lacks: a comment and the YAML to add, in the order of the file.
+
+    Relative paths of the config are taken from `base`. Raises CommandFailed when it is another server's.
+    """
+    server_name = content.get("server_name")
+    if server_name != config.server_name:
+        raise CommandFailed(
+            f"That Synapse's server_name is {server_name}, and this Weft's is {config.server_name} "
+            f"({config.folder / 'weft.yaml'}): they must be the same."
+        )
+    return [
+        *_missing_module(content, config),
+        *_missing_registrations(content, config, base),
+        *_missing_openid(content),
+    ]
+
+
+def _missing_module(content: dict[str, Any], config: WeftConfig) -> list[tuple[str, dict[str, Any]]]:
+    wanted = {"module": ROOM_EXTENSIONS, "config": module_config(config)}
+    modules = _listed(content, "modules")
+    ours = [item for item in modules if isinstance(item, dict) and item.get("module") == ROOM_EXTENSIONS]
+    if ours and ours[0].get("config") == wanted["config"]:
+        return []
+    if ours:
+        comment = "In place of the present entry of this module under `modules`:"
+    elif modules:
+        comment = "One more entry under `modules`, which is there already:"
+    else:
+        comment = "The Synapse module; Weft must be installed in Synapse's own Python environment:"
+    return [(comment, {"modules": [wanted]})]
+
+
+def _missing_registrations(
+    content: dict[str, Any], config: WeftConfig, base: Path
+) -> list[tuple[str, dict[str, Any]]]:
+    listed = _listed(content, "app_service_config_files")
+    present = {os.path.realpath(base / str(item)) for item in listed}
+    missing = [str(path) for path in registration_paths(config) if os.path.realpath(path) not in present]
+    if not missing:
+        return []
+    comment = (
+        "More entries under `app_service_config_files`, which is there already:"
+        if listed
+        else "The registrations of Weft's services; Synapse's user must be able to read these files:"
+    )
+    return [(comment, {"app_service_config_files": missing})]
+
+
+def _missing_openid(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    names = {
+        str(name)
+        for listener in _listed(content, "listeners")
+        if isinstance(listener, dict)
+        for resource in listener.get("resources") or []
+        if isinstance(resource, dict)
+        for name in resource.get("names") or []
+    }
+    if {"openid", "federation"} & names:
+        return []
+    return [
+        (
+            "And `openid` beside `client` in the `names` of a listener's `resources`: by it Weft's pages "
+            "make sure who opened them.",
+            {},
+        )
+    ]
+
+
+def _listed(content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    return value if isinstance(value, list) else []
