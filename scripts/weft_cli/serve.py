@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
@@ -16,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.commands import CommandRouter
-from appservices.chassis.config import HomeSection, WalletSection, WeftConfig, load_config, load_registration
+from appservices.chassis.config import HomeSection, WalletSection, WeftConfig, load_registration
 from appservices.chassis.database import Database, Write
 from appservices.chassis.encryption import BotDevice
 from appservices.chassis.homeserver import Homeserver, open_session
@@ -56,17 +55,8 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS_MAX = 10
 
 
-def serve(folder: Path) -> None:
-    """Serves what the data folder configures until SIGTERM or SIGINT.
-
-    Raises ConfigInvalid, AssetsMissing and SchemaUnknown.
-    """
-    config = load_config(folder)
-    logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(config))
-
-
-async def _serve(config: WeftConfig) -> None:
+async def serve(config: WeftConfig) -> None:
+    """Serves until SIGTERM or SIGINT. Raises AssetsMissing, ConfigInvalid and SchemaUnknown."""
     # One line per request to the homeserver says too much.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
