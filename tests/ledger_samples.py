@@ -1,0 +1,96 @@
+"""Accounts, transfers and databases that the ledger's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appservices.chassis.clock import system_clock
+from appservices.chassis.database import Database, Write, open_database
+from appservices.chassis.migrations import migrate
+from appservices.vocabulary.ids import TransferId, derived_id
+from appservices.vocabulary.money import CurrencyCode
+from tests.postgres import Postgresql
+from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.values import (
+    AccountKind,
+    NewAccount,
+    Transfer,
+    TransferCode,
+    TransferRefusal,
+    TransferResult,
+    account_for,
+)
+from wallet_appservice.storage.ledger_store import SqlLedgerStore
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "wallet_appservice" / "storage" / "migrations"
+EUR = CurrencyCode("EUR")
+ISSUANCE = account_for(AccountKind.ISSUANCE, owner="issuance", currency=EUR)
+ALICE = account_for(AccountKind.USER, owner="@alice:a.example", currency=EUR)
+BOB = account_for(AccountKind.USER, owner="@bob:a.example", currency=EUR)
+PEOPLE = (ISSUANCE, ALICE, BOB)
+
+
+def transfer_id(name: str) -> TransferId:
+    """The same name is the same id."""
+    return TransferId(derived_id("test", name))
+
+
+def deposit(name: str, to: NewAccount, amount_minor: int, **other: Any) -> Transfer:
+    return payment(name, ISSUANCE, to, amount_minor, **{"code": TransferCode.DEPOSIT, **other})
+
+
+def payment(name: str, debit: NewAccount, credit: NewAccount, amount_minor: int, **other: Any) -> Transfer:
+    content: dict[str, Any] = {
+        "id": transfer_id(name),
+        "debit_account_id": debit.id,
+        "credit_account_id": credit.id,
+        "amount_minor": amount_minor,
+        "currency": debit.currency,
+        "code": TransferCode.PAYMENT,
+    }
+    return Transfer(**{**content, **other})
+
+
+def refusals(results: tuple[TransferResult, ...]) -> list[TransferRefusal | None]:
+    return [result.refusal for result in results]
+
+
+@asynccontextmanager
+async def open_ledger(database: Database) -> AsyncIterator[Ledger[Write]]:
+    async with Ledger(SqlLedgerStore(database), clock=system_clock) as ledger:
+        yield ledger
+
+
+async def submit(ledger: Ledger[Write], *transfers: Transfer) -> list[TransferRefusal | None]:
+    return refusals(await ledger.submit(Submission(transfers=transfers)))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of either kind; the SQLite one is relative to the test's folder."""
+    if request.param == "sqlite":
+        return "sqlite:///ledger.db"
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.create_database()
+
+
+@pytest.fixture
+async def ledger_database(ledger_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """A migrated database of either kind."""
+    database = open_database(ledger_url, folder=tmp_path)
+    await migrate(database, MIGRATIONS)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def ledger(ledger_database: Database) -> AsyncIterator[Ledger[Write]]:
+    """A running ledger with an issuance account and two people who own nothing yet."""
+    async with open_ledger(ledger_database) as running:
+        await running.open_accounts(*PEOPLE)
+        yield running
