@@ -266,6 +266,8 @@ class _Client(AsyncClient):  # type: ignore[misc]
         self.user_id = user_id
         # nio only asks whether it is there; the transport sends the real one.
         self.access_token = "as_token"
+        # Ours, or nio would open one for each client and leave it open.
+        self.client_session = homeserver.session
         self._homeserver = homeserver
 
     async def send(

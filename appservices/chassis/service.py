@@ -17,10 +17,11 @@ from fastapi import APIRouter
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.commands import CommandRouter
+from appservices.chassis.config import Registration
 from appservices.chassis.database import Database, Write
 from appservices.chassis.direct_rooms import DirectRooms
 from appservices.chassis.encryption import BotDevice, EncryptionUnsupported, Undecryptable
-from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable, path_of
+from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailable, path_of
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
 from appservices.chassis.messages import IncomingMessage, notice
 from appservices.chassis.outbox import Outbox, Outgoing
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 KEY_WAIT_SECONDS = 2.0
 PARKED_RETRY_SECONDS = 30.0
+PING_PAUSES_SECONDS = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
 _MESSAGES = frozenset({"m.room.message", "m.room.encrypted"})
@@ -59,7 +61,7 @@ class Service:
         *,
         database: Database,
         open_device: Callable[[], Awaitable[BotDevice]],
-        hs_token: str,
+        registration: Registration,
         clock: Clock,
     ) -> None:
         self.identity = identity
@@ -67,7 +69,7 @@ class Service:
         self._device: BotDevice | None = None
         self._open_device = open_device
         self._clock = clock
-        self._hs_token = hs_token
+        self._registration = registration
         self._on_joined: Callable[[RoomId], Awaitable[None]] | None = None
         self._router: CommandRouter | None = None
         self._new_keys = asyncio.Event()
@@ -95,7 +97,7 @@ class Service:
     def routes(self) -> APIRouter:
         """What the homeserver calls, below the registration's `url`."""
         return transaction_routes(
-            hs_token=self._hs_token,
+            hs_token=self._registration.hs_token,
             accept=self._accept,
             is_wanted=self._is_wanted,
             users=frozenset({self.identity.user_id}),
@@ -282,6 +284,25 @@ class Service:
             group.create_task(self.inbox.run())
             group.create_task(self.outbox.run())
             group.create_task(self._retry_parked())
+            group.create_task(self._ask_for_missed())
+
+    async def _ask_for_missed(self) -> None:
+        """Tells the homeserver that we are back, so that it sends what we missed now.
+
+        On its own it would try again after a pause that has doubled, up to 512 s, for as long as we were
+        away; a ping that reaches us ends the pause (Application Service API, section "Pinging").
+        """
+        path = f"/_matrix/client/v1{path_of('appservice', self._registration.id, 'ping')}"
+        for pause_seconds in PING_PAUSES_SECONDS:
+            await asyncio.sleep(pause_seconds)
+            try:
+                await self.device.intent.homeserver.call("POST", path, {}, user_id=None, retries=ONCE)
+                return
+            except (MatrixRefused, MatrixUnavailable) as problem:
+                logger.info("the homeserver does not reach service %s yet: %s", self.identity.name, problem)
+        logger.warning(
+            "the homeserver does not reach service %s; `weft doctor` says more", self.identity.name
+        )
 
     async def _show_name(self, device: BotDevice) -> None:
         profile = await device.intent.profile(self.identity.user_id)

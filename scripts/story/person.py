@@ -83,7 +83,7 @@ class Person:
         room_id: str = answer.room_id
         return room_id
 
-    async def join(self, room_id: str, *, via: str) -> None:
+    async def join(self, room_id: str) -> None:
         await self._until(lambda: room_id in self.client.invited_rooms or None, f"{self.name}'s invitation")
         await self.client.join(room_id)
 

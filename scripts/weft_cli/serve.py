@@ -207,7 +207,7 @@ class _Composition:
             identity,
             database=database,
             open_device=open_device,
-            hs_token=registration.hs_token,
+            registration=registration,
             clock=system_clock,
         )
 
