@@ -14,6 +14,8 @@ not start. Waiting is by deadline.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import os
 import secrets
 import signal
@@ -42,6 +44,7 @@ STOP_SECONDS_MAX: Final = 15.0
 WAIT_SECONDS_MAX: Final = 15.0
 POLL_SECONDS: Final = 0.05
 PASSWORD: Final = "correct horse battery staple"
+SHARED_SECRET: Final = "for tests only"
 
 _UNLIMITED: Final = {"per_second": 100_000, "burst_count": 100_000}
 _NO_RATE_LIMITS: Final[JsonObject] = {
@@ -179,6 +182,24 @@ class Synapse:
         )
         return MatrixUser(self, answer["user_id"], answer["access_token"], answer["device_id"])
 
+    async def register_admin(self, localpart: str, *, password: str = PASSWORD) -> MatrixUser:
+        """A new server administrator."""
+        path = "/_synapse/admin/v1/register"
+        nonce = (await self.request("GET", path))["nonce"]
+        signed = "\x00".join((nonce, localpart, password, "admin")).encode()
+        answer = await self.request(
+            "POST",
+            path,
+            {
+                "nonce": nonce,
+                "username": localpart,
+                "password": password,
+                "admin": True,
+                "mac": hmac.new(SHARED_SECRET.encode(), signed, hashlib.sha1).hexdigest(),
+            },
+        )
+        return MatrixUser(self, answer["user_id"], answer["access_token"], answer["device_id"])
+
     async def login(self, localpart: str, *, password: str = PASSWORD) -> MatrixUser:
         """A new device of a user who exists."""
         answer = await self.request(
@@ -273,7 +294,7 @@ class Synapse:
             "log_config": str(self.folder / "log.yaml"),
             "media_store_path": str(self.folder / "media"),
             "signing_key_path": str(self.folder / "signing.key"),
-            "registration_shared_secret": "for tests only",
+            "registration_shared_secret": SHARED_SECRET,
             "macaroon_secret_key": "for tests only",
             "form_secret": "for tests only",
             "enable_registration": True,

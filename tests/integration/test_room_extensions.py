@@ -4,72 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
 from appservices.vocabulary.events import EXTENSION, FUNCTIONAL_MEMBERS, KEYS, RECEIPT, SERVICE_ONLY_BLOCKS
+from tests.extensions import AS_TOKENS, module_config, register_services
 from tests.synapse import MatrixRefused, MatrixUser, Synapse, eventually
 
-AS_TOKENS: Final = {"weft": "as-token-of-weft", "wallet": "as-token-of-wallet"}
 FORGED: Final = {"msgtype": "m.notice", "body": "Alice paid Bob €1,000", RECEIPT: {"id": "0" * 32}}
 ENABLED: Final = {"enabled": True}
-
-
-def write_registrations(folder: Path, server_name: str) -> list[str]:
-    """One application service each for @weft and @wallet, which Synapse pushes nothing to."""
-    paths = []
-    for localpart, token in AS_TOKENS.items():
-        path = folder / f"{localpart}.yaml"
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "id": localpart,
-                    "url": None,
-                    "as_token": token,
-                    "hs_token": f"hs-token-of-{localpart}",
-                    "sender_localpart": f"_weft_{localpart}",
-                    "rate_limited": False,
-                    "namespaces": {
-                        "users": [{"exclusive": True, "regex": f"@{localpart}:{server_name}"}],
-                    },
-                }
-            )
-        )
-        paths.append(str(path))
-    return paths
-
-
-def module_config(synapse: Synapse, **settings: Any) -> dict[str, Any]:
-    """homeserver.yaml with the module loaded; settings are merged into its section."""
-    section = {
-        "home_user": f"@weft:{synapse.server_name}",
-        "services": {"payments": f"@wallet:{synapse.server_name}"},
-        "home_members": [f"@wallet:{synapse.server_name}"],
-        "widgets": [{"id": "weft_wallet", "name": "Wallet", "url": "http://127.0.0.1:8009/wallet"}],
-    }
-    module = {
-        "module": "synapse_modules.room_extensions.RoomExtensions",
-        "config": section | settings,
-    }
-    return {
-        "modules": [module],
-        "app_service_config_files": write_registrations(synapse.folder, synapse.server_name),
-    }
-
-
-async def register_services(synapse: Synapse) -> MatrixUser:
-    """Both service users; returns @wallet."""
-    await synapse.register_service_user("weft", as_token=AS_TOKENS["weft"])
-    return await synapse.register_service_user("wallet", as_token=AS_TOKENS["wallet"])
 
 
 @pytest.fixture(scope="module")
 def synapse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
     with Synapse(tmp_path_factory.mktemp("extensions")) as synapse:
-        synapse.start(module_config(synapse))
+        synapse.start(module_config(synapse) | {"max_event_delay_duration": "1h"})
         asyncio.run(register_services(synapse))
         yield synapse
 
@@ -309,6 +259,43 @@ async def test_a_direct_chat_with_a_service_keeps_the_service_in_its_name(
     await alice.invite(room_id, f"@weft:{synapse.server_name}")
     await eventually(lambda: joined(alice, room_id, f"@weft:{synapse.server_name}"))
     assert await service_members(alice, room_id) == []
+
+
+async def test_an_administrator_is_guarded_and_served_like_everybody(
+    synapse: Synapse, wallet: MatrixUser
+) -> None:
+    root = await synapse.register_admin("root")
+    room_id = await root.create_room(name="Tea")
+    with pytest.raises(MatrixRefused) as refused:
+        await root.send(room_id, FORGED)
+    assert refused.value.errcode == "M_FORBIDDEN"
+    with pytest.raises(MatrixRefused) as refused:
+        await root.put_state(room_id, EXTENSION, {}, state_key="payments")
+    assert refused.value.errcode == "M_BAD_JSON"
+    with pytest.raises(MatrixRefused) as refused:
+        await root.create_room(initial_state=[{"type": RECEIPT, "content": {}}])
+    assert refused.value.errcode == "M_FORBIDDEN"
+    await root.put_state(room_id, EXTENSION, ENABLED, state_key="payments")
+    await eventually(lambda: joined(root, room_id, wallet.user_id))
+    # Synapse doesn't ask modules about an administrator's invites: a sweep finds them.
+    invited = await root.create_room(name="Cake")
+    await root.invite(invited, wallet.user_id)
+    made = await root.create_room(name="Pie", invite=[wallet.user_id])
+    await eventually(lambda: joined(root, made, wallet.user_id))
+    await eventually(lambda: joined(root, invited, wallet.user_id))
+
+
+async def test_a_delayed_extension_or_forgery_is_judged_when_it_is_sent(
+    synapse: Synapse, wallet: MatrixUser
+) -> None:
+    alice = await somebody(synapse)
+    room_id = await alice.create_room(name="Tea")
+    delayed = {"org.matrix.msc4140.delay": "1000"}
+    path = f"/rooms/{room_id}"
+    await alice.request("PUT", f"{path}/send/m.room.message/1", FORGED, parameters=delayed)
+    await alice.request("PUT", f"{path}/state/{EXTENSION}/payments", ENABLED, parameters=delayed)
+    await eventually(lambda: joined(alice, room_id, wallet.user_id))
+    assert not [event for event in await alice.messages(room_id) if RECEIPT in event["content"]]
 
 
 async def test_an_uninvolved_invite_is_left_to_the_invited(synapse: Synapse) -> None:
