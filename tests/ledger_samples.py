@@ -1,20 +1,15 @@
-"""Accounts, transfers and databases that the ledger's tests share."""
+"""Accounts and transfers that the ledger's tests share."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from appservices.chassis.clock import system_clock
-from appservices.chassis.database import Database, Write, open_database
-from appservices.chassis.migrations import migrate
+from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import TransferId, derived_id
 from appservices.vocabulary.money import CurrencyCode
-from tests.postgres import Postgresql
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import (
     AccountKind,
@@ -27,7 +22,6 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
-MIGRATIONS = Path(__file__).resolve().parent.parent / "wallet_appservice" / "storage" / "migrations"
 EUR = CurrencyCode("EUR")
 ISSUANCE = account_for(AccountKind.ISSUANCE, owner="issuance", currency=EUR)
 ALICE = account_for(AccountKind.USER, owner="@alice:a.example", currency=EUR)
@@ -68,29 +62,3 @@ async def open_ledger(database: Database) -> AsyncIterator[Ledger[Write]]:
 
 async def submit(ledger: Ledger[Write], *transfers: Transfer) -> list[TransferRefusal | None]:
     return refusals(await ledger.submit(Submission(transfers=transfers)))
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger_url(request: pytest.FixtureRequest) -> str:
-    """An empty database of either kind; the SQLite one is relative to the test's folder."""
-    if request.param == "sqlite":
-        return "sqlite:///ledger.db"
-    server: Postgresql = request.getfixturevalue("postgresql")
-    return server.create_database()
-
-
-@pytest.fixture
-async def ledger_database(ledger_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    """A migrated database of either kind."""
-    database = open_database(ledger_url, folder=tmp_path)
-    await migrate(database, MIGRATIONS)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def ledger(ledger_database: Database) -> AsyncIterator[Ledger[Write]]:
-    """A running ledger with an issuance account and two people who own nothing yet."""
-    async with open_ledger(ledger_database) as running:
-        await running.open_accounts(*PEOPLE)
-        yield running

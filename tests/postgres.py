@@ -21,7 +21,6 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -139,15 +138,8 @@ def running_postgresql() -> Iterator[Postgresql]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.crash()
         shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Postgresql]:
-    """The server that all tests of a run share, each with databases of its own."""
-    with running_postgresql() as server:
-        yield server
 
 
 def _program(name: str) -> Path:
