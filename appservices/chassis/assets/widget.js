@@ -6,8 +6,8 @@
 
   const asked = new URLSearchParams(location.search);
   const parentUrl = asked.get("parentUrl");
-  const widgetId = asked.get("widgetId");
-  const userId = asked.get("userId");
+  const widgetId = asked.get("widgetId") ?? asked.get("widget_id");
+  const userId = asked.get("user_id");
   // Kept per user: in one tab, a client may be signed out and in again as somebody else.
   const storageKey = userId?.startsWith("@") ? `weft session ${userId}` : null;
 
