@@ -20,7 +20,7 @@ JsonObject = dict[str, Any]
 class EventFeed:
     """One application service: its registration file, and the events that Synapse has pushed."""
 
-    def __init__(self, folder: Path, *, service: str, users: str) -> None:
+    def __init__(self, folder: Path, *, service: str, users: str, rate_limited: bool = False) -> None:
         """`users` is a regular expression for the localparts of the service's namespace."""
         self.port = free_port()
         self.as_token = f"as-token-of-{service}-for-tests"
@@ -33,7 +33,7 @@ class EventFeed:
             "as_token": self.as_token,
             "hs_token": f"hs-token-of-{service}-for-tests",
             "sender_localpart": f"_{service}",
-            "rate_limited": False,
+            "rate_limited": rate_limited,
             "io.element.msc4190": True,
             "namespaces": {"users": [{"regex": f"@{users}:.*", "exclusive": True}]},
         }

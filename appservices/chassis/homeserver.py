@@ -243,6 +243,21 @@ class Homeserver:
         raise _refusal(response.status, errcode, str(answer.get("error", response.reason)))
 
 
+def _refusal(status: int, errcode: str, error: str) -> MatrixRefused | MatrixUnavailable:
+    """What an answer of status 400 to 499 means. A registration that Synapse hasn't loaded is the operator's
+    to mend, and no reason to give up what is to be sent; waiting for it is the caller's concern."""
+    if errcode == "M_UNKNOWN_TOKEN":
+        return MatrixUnavailable(
+            "the homeserver doesn't know this service's as_token: list the registration file in "
+            "app_service_config_files of homeserver.yaml, as it is now, and restart Synapse"
+        )
+    if errcode == "M_FORBIDDEN" and ("cannot masquerade" in error or "has not registered this user" in error):
+        return MatrixUnavailable(
+            f"{error}: restart Synapse with the present registration file, then Weft, to register the user"
+        )
+    return MatrixRefused(status=status, errcode=errcode, sentence=error)
+
+
 class _Failed(Exception):
     """One attempt failed in a way that may pass."""
 
@@ -301,14 +316,3 @@ def _asked_pause(header: str | None, answer: Mapping[str, Any]) -> float | None:
     if isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool):
         asked.append(milliseconds / 1000)
     return max(0.0, *asked) if asked else None
-
-
-def _refusal(status: int, errcode: str, error: str) -> MatrixRefused:
-    if errcode == "M_UNKNOWN_TOKEN":
-        error = (
-            "the homeserver doesn't know this service's as_token: list the registration file in "
-            "app_service_config_files of homeserver.yaml, as it is now, and restart Synapse"
-        )
-    elif errcode == "M_FORBIDDEN" and "masquerade" in error:
-        error = f"{error}: the registration file that Synapse has loaded doesn't name this user"
-    return MatrixRefused(status=status, errcode=errcode, sentence=error)

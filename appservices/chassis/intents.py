@@ -207,7 +207,7 @@ class Intent:
         """Puts a file into the homeserver's media store; its mxc:// URI. At most UPLOAD_BYTES_MAX bytes."""
         if len(data) > UPLOAD_BYTES_MAX:
             raise ValueError(f"a file of {len(data)} bytes is more than Weft uploads")
-        _, path, _ = nio.Api.upload(None, filename)
+        _, path = nio.Api.upload(None, filename)
         response = await self.homeserver.send(
             "POST",
             path,

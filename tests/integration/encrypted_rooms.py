@@ -111,8 +111,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, config: JsonObject | None = None) -> AsyncIterator[Stage]:
-    feed = EventFeed(folder, service="weft", users="bot_[a-z0-9_]+")
+async def stage(
+    folder: Path, config: JsonObject | None = None, *, rate_limited: bool = False
+) -> AsyncIterator[Stage]:
+    feed = EventFeed(folder, service="weft", users="bot_[a-z0-9_]+", rate_limited=rate_limited)
     synapse = Synapse(folder / "synapse")
     async with feed, open_session() as session:
         with synapse:
