@@ -35,6 +35,8 @@ app = typer.Typer(
 
 def main() -> None:
     """What the console script `weft` runs."""
+    # Databases, keys and logs are nobody else's on this machine.
+    os.umask(0o077)
     try:
         app()
     except (CommandFailed, ConfigInvalid) as failed:
