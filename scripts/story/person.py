@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from nio import AsyncClient, AsyncClientConfig, Event, MatrixRoom, MegolmEvent
 from nio.store import SqliteStore
 
+from appservices.vocabulary.events import RECEIPT
 from scripts.story.homes import Home
 
 JsonObject = dict[str, Any]
@@ -128,11 +129,16 @@ class Person:
         """The receipt with that memo, as it came to this room."""
 
         def is_receipt(event: JsonObject) -> bool:
-            return bool(event["content"].get("dev.weft.receipt", {}).get("memo") == memo)
+            return bool(event["content"].get(RECEIPT, {}).get("memo") == memo)
 
         event = await self.hears(room_id, is_receipt, f"the receipt for “{memo}”")
         content: Mapping[str, Any] = event["content"]
         return content
+
+    def receipts_seen(self, room_id: str) -> list[str]:
+        """The memos of all receipts that came to this room so far."""
+        contents = [event["content"] for room, event in self._events if room == room_id]
+        return [content[RECEIPT].get("memo", "") for content in contents if RECEIPT in content]
 
     async def _sync_once(self) -> None:
         await self.client.sync(timeout=0, full_state=True)

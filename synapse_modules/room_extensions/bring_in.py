@@ -18,6 +18,7 @@ from synapse.module_api.errors import SynapseError
 from appservices.vocabulary.events import EXTENSION, FUNCTIONAL_MEMBERS
 from synapse_modules.room_extensions.config import ExtensionsConfig
 from synapse_modules.room_extensions.errands import Errand, Errands, TryLater
+from synapse_modules.room_extensions.key_power import POWER_LEVELS, with_key_power
 from synapse_modules.room_extensions.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class BringIn:
         if service is None:
             return
         state = await self._api.get_room_state(
-            room_id, [(EXTENSION, None), (FUNCTIONAL_MEMBERS, ""), (_MEMBER, service)]
+            room_id, [(EXTENSION, None), (FUNCTIONAL_MEMBERS, ""), (POWER_LEVELS, ""), (_MEMBER, service)]
         )
         enabled = {
             state_key
@@ -75,7 +76,8 @@ class BringIn:
         """Lane: the room; subject: the invited service user; payload: `by`, the local inviter."""
         room_id, service, by = errand.lane, errand.subject, errand.payload["by"]
         state = await self._api.get_room_state(
-            room_id, [(FUNCTIONAL_MEMBERS, ""), (_MEMBER, service), ("m.room.name", "")]
+            room_id,
+            [(FUNCTIONAL_MEMBERS, ""), (POWER_LEVELS, ""), (_MEMBER, service), ("m.room.name", "")],
         )
         if _membership(state, service) not in ("invite", "join"):
             raise TryLater("the room's state doesn't show it", seconds_max=STORED_SECONDS_MAX)
@@ -96,6 +98,7 @@ class BringIn:
         membership = _membership(state, service)
         if membership == "join":
             return
+        await self._let_keys_be_shown(room_id, state, by=by)
         if await self._api.check_user_exists(service) is None:
             raise TryLater(f"{service} isn't registered yet")
         if membership != "invite" and by != service:
@@ -124,20 +127,31 @@ class BringIn:
         """A member who may invite may lack the power to send state: then the list stays as it is."""
         current = state.get((FUNCTIONAL_MEMBERS, ""))
         kept = {} if current is None else dict(current.content)
+        await self._send_if_allowed(room_id, FUNCTIONAL_MEMBERS, {**kept, "service_members": listed}, by=by)
+
+    async def _let_keys_be_shown(self, room_id: str, state: State, *, by: str) -> None:
+        current = state.get((POWER_LEVELS, ""))
+        levels = None if current is None else with_key_power(current.content)
+        if levels is not None:
+            await self._send_if_allowed(room_id, POWER_LEVELS, levels, by=by)
+
+    async def _send_if_allowed(
+        self, room_id: str, event_type: str, content: Mapping[str, Any], *, by: str
+    ) -> None:
         try:
             await self._api.create_and_send_event_into_room(
                 {
-                    "type": FUNCTIONAL_MEMBERS,
+                    "type": event_type,
                     "state_key": "",
                     "room_id": room_id,
                     "sender": by,
-                    "content": {**kept, "service_members": listed},
+                    "content": dict(content),
                 }
             )
         except SynapseError as error:
             if error.code != HTTPStatus.FORBIDDEN:
                 raise
-            logger.info("%s may not list functional members in %s: %s", by, room_id, error)
+            logger.info("%s may not set %s in %s: %s", by, event_type, room_id, error)
 
     async def _is_among_people(self, room_id: str) -> bool:
         """Whether two people are there. A nameless room of one person and a service is named after the

@@ -17,6 +17,7 @@ from synapse.module_api import EventBase, ModuleApi
 from appservices.vocabulary.events import FUNCTIONAL_MEMBERS, HOME_ROOM_TYPE, WIDGET, WIDGET_LAYOUT
 from synapse_modules.room_extensions.config import ExtensionsConfig, Widget
 from synapse_modules.room_extensions.errands import Errand, TryLater
+from synapse_modules.room_extensions.key_power import with_key_power
 from synapse_modules.room_extensions.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -157,11 +158,12 @@ class HomeRooms:
     async def _empower(self, room_id: str, user_id: str, state: State) -> None:
         """From room version 12 on the creator is above all levels and may not be listed; before, the preset
         has listed them. So the level of the home user is added to what is there."""
-        levels = dict(state[(_POWER, "")].content)
-        users = dict(levels.get("users", {}))
-        if users.get(self._config.home_user) != HOME_USER_POWER:
-            users[self._config.home_user] = HOME_USER_POWER
-            await self._send_state(room_id, user_id, _POWER, {**levels, "users": users})
+        before = dict(state[(_POWER, "")].content)
+        users = {**before.get("users", {}), self._config.home_user: HOME_USER_POWER}
+        levels = {**before, "users": users}
+        levels = with_key_power(levels) or levels
+        if levels != before:
+            await self._send_state(room_id, user_id, _POWER, levels)
 
     async def _list(self, room_id: str, user_id: str, state: State) -> None:
         event = state.get((FUNCTIONAL_MEMBERS, ""))
