@@ -16,7 +16,7 @@ URL_LENGTH_MAX: Final = 2000
 _EXTENSION_PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _WIDGET_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _WIDGET_KEYS: Final = ("id", "name", "url")
-_KEYS: Final = ("home_user", "services", "home_members", "widgets")
+SETTINGS: Final = ("home_user", "services", "home_members", "widgets")
 
 
 class SettingInvalid(ValueError):
@@ -55,7 +55,7 @@ class ExtensionsConfig:
 
 def read_config(raw: object) -> ExtensionsConfig:
     """Raises SettingInvalid for an unknown key, a missing one, or a value of the wrong shape."""
-    section = _mapping(raw, "config", known=_KEYS)
+    section = _mapping(raw, "config", known=SETTINGS)
     if "home_user" not in section:
         raise SettingInvalid("home_user is missing: it names the service user of the Home rooms.")
     home_user = _user(section["home_user"], "home_user")

@@ -124,8 +124,9 @@ class RoomExtensions:
                 self._api.delayed_background_call(1000, self._sweep, desc="weft_sweep")
 
     async def user_may_invite(self, inviter: str, invitee: str, room_id: str) -> Any:
-        """Refuses nobody; a service user will accept."""
-        if invitee in self._service_users:
+        """Refuses nobody; a service user accepts a local invite. Synapse asks about other servers' invites
+        here too; those wait for the service's own decision."""
+        if invitee in self._service_users and self._api.is_mine(inviter):
             await self._errands.record(
                 kind=INVITE_ERRAND, lane=room_id, subject=invitee, payload={"by": inviter}
             )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from appservices.vocabulary.events import EXTENSION, KEYS, RECEIPT, SERVICE_ONLY_BLOCKS
 from appservices.vocabulary.ids import UserId
-from synapse_modules.room_extensions.config import ExtensionsConfig, SettingInvalid, Widget, read_config
+from synapse_modules.room_extensions.config import (
+    SETTINGS,
+    ExtensionsConfig,
+    SettingInvalid,
+    Widget,
+    read_config,
+)
 from synapse_modules.room_extensions.errands import AGE_SECONDS_MAX, PAUSE_SECONDS_MAX, pause_after
 from synapse_modules.room_extensions.guard import Guard
 from synapse_modules.room_extensions.home_room import furniture, layout
@@ -179,3 +187,15 @@ def test_an_errand_is_tried_often_at_first_and_seldom_later() -> None:
         age_seconds += pause_seconds
     assert tries_in_first_minute < 40
     assert tries < 1200
+
+
+def test_the_documented_section_is_accepted() -> None:
+    page = (Path(__file__).parents[2] / "docs/operators/room-extensions.md").read_text(encoding="utf-8")
+    sample = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    (module,) = sample["modules"]
+    assert module["module"] == "synapse_modules.room_extensions.RoomExtensions"
+    config = read_config(module["config"])
+    assert set(module["config"]) == set(SETTINGS)
+    assert config.service_of("payments") == WALLET
+    for setting in SETTINGS:
+        assert f"| `{setting}` |" in page
