@@ -27,8 +27,8 @@ READY_ANSWER_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 20.0
 RESTART_PAUSE_SECONDS = (1, 2, 4, 8, 16)
 """The pause before each restart in a row; when all have been used, the supervisor gives up."""
-RESTARTS_BEFORE_READY_MAX = 2
-"""A program that never became ready is hardly helped by more of them."""
+RESTARTS_BEFORE_READY_MAX = 1
+"""A program that never became ready is hardly helped by more."""
 STEADY_SECONDS = 60.0
 """Who ran this long begins again with the first pause."""
 LAST_OUTPUT_SECONDS_MAX = 1.0
