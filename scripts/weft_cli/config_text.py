@@ -68,6 +68,24 @@ def settings() -> Iterator[Setting]:
                     yield _setting(f"{name}.{key}[].{inner}", inner_field)
 
 
+def settings_table() -> str:
+    """The settings as Markdown tables, one per section of the file."""
+    lines: list[str] = []
+    previous = ""
+    for setting in settings():
+        section = setting.key.partition(".")[0] if "." in setting.key else "The whole"
+        if section != previous:
+            field = WeftConfig.model_fields.get(section)
+            kind = _section(field) if field else None
+            about = [(kind.__doc__ or "").strip(), ""] if kind else []
+            lines += ["", f"## `{section}`" if kind else f"## {section}", "", *about]
+            lines += ["| Setting | Meaning | Default |", "|---|---|---|"]
+            previous = section
+        default = "needed" if setting.default is None else f"`{setting.default}`"
+        lines.append(f"| `{setting.key}` | {setting.description} | {default} |")
+    return "\n".join(lines).strip() + "\n"
+
+
 def _fields(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         if name not in _NOT_SETTINGS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from appservices.chassis.config import (
 from appservices.vocabulary.events import EXTENSION
 from appservices.vocabulary.ids import UserId
 from scripts.weft_cli.data_folder import DataFolder, DataOption, find_data_folder
+from scripts.weft_cli.database_files import is_missing
 from scripts.weft_cli.homeserver import ROOM_EXTENSIONS
 from scripts.weft_cli.registrations import service_url
 from scripts.weft_cli.running import running_pid
@@ -140,7 +140,7 @@ async def _database(config: WeftConfig, *, name: str, key: str, url: str) -> Fin
         database = open_configured_database(config, key=key, url=url)
     except ConfigInvalid as error:
         return Finding(name, False, f"{error}.", f"Correct {key} in weft.yaml.")
-    if database.is_sqlite and not os.path.exists(database.engine.url.database or ""):  # noqa: PTH110, ASYNC240
+    if is_missing(database):
         await database.close()
         return Finding(name, False, "it isn't there yet.", "The first start makes it: weft up.")
     try:

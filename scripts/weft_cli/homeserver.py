@@ -66,6 +66,8 @@ def homeserver_text(
         "# `openid` is how Weft's pages make sure who opened them in Element.",
         "listeners:",
         *_listener(port_of(config.homeserver.url), ["127.0.0.1"], client_names, tls=False),
+        # A public server's clients come through a proxy on this machine, which says who they are.
+        *([] if is_loopback_name(config.server_name) else ["    x_forwarded: true"]),
         *(
             _listener(port, federation_addresses(config.server_name), ["federation"], tls=True)
             if port

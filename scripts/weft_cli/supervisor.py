@@ -25,12 +25,13 @@ READY_SECONDS_MAX = 180.0
 READY_POLL_SECONDS = 0.1
 READY_ANSWER_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 20.0
-RESTART_PAUSE_SECONDS = (1, 2, 4, 8, 16)
-"""The pause before each restart in a row; when all have been used, the supervisor gives up."""
-RESTARTS_BEFORE_READY_MAX = 1
-"""A program that never became ready is hardly helped by more."""
-STEADY_SECONDS = 60.0
-"""Who ran this long begins again with the first pause."""
+RESTART_PAUSE_SECONDS = 0.5
+"""Before a program that was ready is started again, however often it dies."""
+RETRY_PAUSE_SECONDS = (1, 2, 4, 8, 16)
+"""The pauses before further starts of one that ended before it was ready; after the last one the supervisor
+gives up."""
+FIRST_RETRIES_MAX = 1
+"""A program that has never been ready is hardly helped by more."""
 LAST_OUTPUT_SECONDS_MAX = 1.0
 OUTPUT_CHUNK_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
@@ -61,7 +62,10 @@ class _Kept:
         self.program = program
         self.log = RotatedLog(program.log)
         self.process: Process | None = None
+        self.is_ready = False
+        """Whether the present process has become ready."""
         self.was_ready = False
+        """Whether any of its processes has."""
         self.restarts = 0
 
 
@@ -95,9 +99,9 @@ class Supervisor:
         others are stopped by then.
         """
         keepers = [asyncio.create_task(self._keep_running(kept, changed)) for kept in self._kept]
-        becoming_ready = asyncio.create_task(self._become_ready(ready))
+        watching = asyncio.create_task(self._watch_readiness(ready))
         stopped = asyncio.create_task(self._stop.wait())
-        waited_for: set[asyncio.Task[object]] = {*keepers, becoming_ready, stopped}
+        waited_for: set[asyncio.Task[object]] = {*keepers, watching, stopped}
         try:
             while not stopped.done():
                 done, waited_for = await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
@@ -105,9 +109,9 @@ class Supervisor:
                     await task
         finally:
             self._stop.set()
-            for task in (*keepers, becoming_ready, stopped):
+            for task in (*keepers, watching, stopped):
                 task.cancel()
-            await asyncio.gather(*keepers, becoming_ready, stopped, return_exceptions=True)
+            await asyncio.gather(*keepers, watching, stopped, return_exceptions=True)
             # Last started, first stopped: services still reach Synapse while they finish.
             for kept in reversed(self._kept):
                 await self._end(kept)
@@ -116,41 +120,41 @@ class Supervisor:
     async def _keep_running(self, kept: _Kept, changed: Callable[[], None]) -> None:
         failures = 0
         while not self._stop.is_set():
-            started = time.monotonic()
+            kept.is_ready = False
             process = await _start(kept.program)
             kept.process = process
             changed()
             status = await _until_it_ends(process, kept.log)
             kept.process = None
             changed()
-            if time.monotonic() - started >= STEADY_SECONDS:
-                failures = 0
-            failures += 1
-            restarts_max = len(RESTART_PAUSE_SECONDS) if kept.was_ready else RESTARTS_BEFORE_READY_MAX
-            if failures > restarts_max:
+            failures = 0 if kept.is_ready else failures + 1
+            if failures > (len(RETRY_PAUSE_SECONDS) if kept.was_ready else FIRST_RETRIES_MAX):
                 raise ProgramFailed(
                     f"{kept.program.name} keeps stopping ({_ending(status)}): {_last_line(kept)}"
                 )
-            pause = RESTART_PAUSE_SECONDS[failures - 1]
+            pause = RETRY_PAUSE_SECONDS[failures - 1] if failures else RESTART_PAUSE_SECONDS
             self._say(f"{kept.program.name} stopped ({_ending(status)}): {_last_line(kept)}")
             self._say(f"Restarting {kept.program.name} in {pause} s.")
             await asyncio.sleep(pause)
             kept.restarts += 1
 
-    async def _become_ready(self, ready: Callable[[], None]) -> None:
+    async def _watch_readiness(self, ready: Callable[[], None]) -> None:
+        """Asks each process until it is ready; says so once all programs have been."""
         deadline = time.monotonic() + READY_SECONDS_MAX
+        all_were_ready = False
         async with httpx.AsyncClient(timeout=READY_ANSWER_SECONDS_MAX, trust_env=False) as client:
             while True:
                 for kept in self._kept:
-                    if not kept.was_ready and kept.process is not None:
-                        kept.was_ready = await _answers(client, kept.program)
-                        if kept.was_ready:
-                            self._say(f"{kept.program.name} is ready.")
+                    process = kept.process
+                    if not kept.is_ready and process is not None and await _answers(client, kept.program):
+                        kept.is_ready = process is kept.process
+                        kept.was_ready |= kept.is_ready
+                        self._say(f"{kept.program.name} is ready.")
                 missing = [kept for kept in self._kept if not kept.was_ready]
-                if not missing:
+                if not missing and not all_were_ready:
+                    all_were_ready = True
                     ready()
-                    return
-                if time.monotonic() > deadline:
+                if missing and time.monotonic() > deadline:
                     raise ProgramFailed(
                         f"{missing[0].program.name} did not become ready within {READY_SECONDS_MAX:.0f} "
                         f"seconds: {_last_line(missing[0])}"
