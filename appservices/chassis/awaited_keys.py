@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -61,7 +62,7 @@ class AwaitedKeys:
     def arrived(self, key: RoomKeyArrived) -> None:
         awaited = self._awaited.pop((key.room_id, key.session_id), None)
         if awaited is not None and awaited.request_id is not None:
-            self._cancellations.append(self._message(awaited, "request_cancellation"))
+            self._cancellations.append(self._message(awaited, "request_cancellation", awaited.request_id))
 
     def withheld(self, notice: RoomKeyWithheld) -> None:
         key = (notice.sender, notice.room_id, notice.session_id)
@@ -74,25 +75,27 @@ class AwaitedKeys:
         code = self._withheld.get((sealed.sender, sealed.room_id, sealed.session_id))
         return None if code is None else _SENTENCES.get(code)
 
-    def due(self, *, now: float) -> list[KeyRequest]:
-        """What is to be sent by now; each request is given out once."""
-        messages, self._cancellations = self._cancellations, []
-        for awaited in self._awaited.values():
+    def due(self, *, now: float) -> Iterator[KeyRequest]:
+        """What is to be sent by now. Each message counts as sent when the next one is asked for."""
+        while self._cancellations:
+            yield self._cancellations[0]
+            del self._cancellations[0]
+        for awaited in list(self._awaited.values()):
             if awaited.request_id is None and awaited.ask_at <= now:
-                awaited.request_id = uuid4().hex
-                messages.append(self._message(awaited, "request"))
-        return messages
+                request_id = uuid4().hex
+                yield self._message(awaited, "request", request_id)
+                awaited.request_id = request_id
 
     def next_due(self) -> float | None:
         """When the next request is due; None when none is waiting."""
         times = [awaited.ask_at for awaited in self._awaited.values() if awaited.request_id is None]
         return min(times, default=None)
 
-    def _message(self, awaited: _Awaited, action: str) -> KeyRequest:
+    def _message(self, awaited: _Awaited, action: str, request_id: str) -> KeyRequest:
         sealed = awaited.sealed
         content: JsonObject = {
             "action": action,
-            "request_id": awaited.request_id,
+            "request_id": request_id,
             "requesting_device_id": self._device_id,
         }
         if action == "request":

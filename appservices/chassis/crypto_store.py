@@ -107,7 +107,10 @@ class CryptoStore:
 
     def sync_token(self) -> str | None:
         token: str | None = self.nio.load_sync_token()
-        return token
+        return token or None
+
+    def forget_sync_token(self) -> None:
+        self.nio.save_sync_token("")
 
     def close(self) -> None:
         self.nio.database.close()

@@ -17,7 +17,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
@@ -58,6 +58,8 @@ POLL_SECONDS: Final = 30
 """How long the homeserver may hold a /sync that has nothing to say."""
 PAUSE_FIRST_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 30.0
+FALLBACK_KEY_SECONDS_MIN: Final = 60.0
+"""Between two new fallback keys."""
 CLEAR_EVENT_TYPES: Final = frozenset({"m.reaction"})
 """Sent in plain also in encrypted rooms, as all clients do: the homeserver aggregates them."""
 
@@ -97,6 +99,7 @@ class BotDevice:
         self._work = asyncio.Event()
         self._one_time_count: int | None = None
         self._fallback_key_needed = store.is_new
+        self._fallback_key_made_at = -FALLBACK_KEY_SECONDS_MIN
 
     @classmethod
     async def open(
@@ -128,6 +131,9 @@ class BotDevice:
             store.set_aside()
             machine = OlmMachine(store)
             published = await _published_keys(intents, store, display_name)
+        if published is None:
+            # New to this homeserver: a token of an earlier life means nothing to it.
+            store.forget_sync_token()
         machine.mark_device_shared(shared=published is not None)
         intent = intents.intent(store.user_id, store.device_id)
         bot = cls(intent, store, machine, display_name=display_name)
@@ -258,6 +264,10 @@ class BotDevice:
                 asked_pause = None
                 if refused.errcode == "M_UNKNOWN_DEVICE":
                     await self._try(self._make_device_again)
+            except Exception:
+                # A full disk, say, which passes; a bot that stopped listening would stay deaf.
+                logger.exception("%s can't take in keys", self.user_id)
+                asked_pause = None
             failures += 1
             await asyncio.sleep(asked_pause if asked_pause is not None else _pause(failures))
 
@@ -289,8 +299,10 @@ class BotDevice:
         lists = answer.get("device_lists", {})
         self._devices.forget([*lists.get("changed", ()), *lists.get("left", ())])
         self._one_time_count = answer.get("device_one_time_keys_count", {}).get("signed_curve25519", 0)
-        self._fallback_key_needed = "signed_curve25519" not in answer.get(
-            "device_unused_fallback_key_types", ()
+        # An answer may be older than the last upload; a second new key at once would retire the first.
+        self._fallback_key_needed = (
+            "signed_curve25519" not in answer.get("device_unused_fallback_key_types", ())
+            and time.monotonic() - self._fallback_key_made_at > FALLBACK_KEY_SECONDS_MIN
         )
         self._work.set()
         if arrived:
@@ -323,11 +335,14 @@ class BotDevice:
                 "m.room_key_request", {request.user_id: {request.device_id: request.content}}
             )
 
-    async def _try(self, work: Callable[[], Any]) -> bool:
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
         except (MatrixRefused, MatrixUnavailable) as error:
             logger.warning("%s's keys can't be attended to: %s", self.user_id, error)
+            return False
+        except Exception:
+            logger.exception("%s's keys can't be attended to", self.user_id)
             return False
         return True
 
@@ -356,6 +371,8 @@ class BotDevice:
             return
         # The next poll or start says how many keys are there, whether this arrives or not; sending the same
         # keys twice could offer one again that was claimed in between.
+        if self._fallback_key_needed:
+            self._fallback_key_made_at = time.monotonic()
         self._one_time_count, self._fallback_key_needed = None, False
         await self.intent.call("POST", "/keys/upload", upload, retries=ONCE)
 
@@ -363,6 +380,7 @@ class BotDevice:
         """After somebody removed the device from the homeserver: the same device, its keys published anew."""
         logger.warning("%s's device %s was removed from the homeserver", self.user_id, self.device_id)
         await self.intent.ensure_device(self.device_id, display_name=self._display_name)
+        self._store.forget_sync_token()
         self._machine.mark_device_shared(shared=False)
         await self._publish()
 

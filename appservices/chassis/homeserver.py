@@ -235,7 +235,7 @@ class Homeserver:
                 retry_after_seconds=_asked_pause(response.headers.get("Retry-After"), answer),
                 surely_not_done=True,
             )
-        if response.status >= 500:
+        if response.status >= 500 or response.status == 408:
             raise _Failed(
                 f"the homeserver at {self.url} failed with status {response.status}",
                 retry_after_seconds=_asked_pause(response.headers.get("Retry-After"), {}),

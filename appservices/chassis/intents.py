@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 import nio
@@ -207,10 +208,9 @@ class Intent:
         """Puts a file into the homeserver's media store; its mxc:// URI. At most UPLOAD_BYTES_MAX bytes."""
         if len(data) > UPLOAD_BYTES_MAX:
             raise ValueError(f"a file of {len(data)} bytes is more than Weft uploads")
-        _, path = nio.Api.upload(None, filename)
         response = await self.homeserver.send(
             "POST",
-            path,
+            f"/_matrix/media/v3/upload?{urlencode({'filename': filename})}",
             data,
             {"Content-Type": content_type},
             user_id=self.user_id,

@@ -16,7 +16,7 @@ from typing import Any, Final
 from appservices.chassis.homeserver import path_of
 from appservices.chassis.intents import Intent
 from appservices.chassis.olm_machine import MEGOLM, Rotation
-from appservices.vocabulary.ids import RoomId, UserId
+from appservices.vocabulary.ids import RoomId, UserId, is_user_id
 
 ROOMS_KEPT_MAX: Final = 5_000
 """Rooms whose members are remembered; those longest unused are asked for again."""
@@ -67,7 +67,7 @@ class RoomMembers:
                 self._mark_encrypted(RoomId(room_id))
                 if known is not None:
                     known.rotation = None
-            case "m.room.member":
+            case "m.room.member" if is_user_id(state_key):
                 if known is not None:
                     # Events may come late and out of order, so what they say is looked up, not believed.
                     known.changed.add(UserId(state_key))
@@ -148,7 +148,7 @@ class RoomMembers:
         known.readers = {
             UserId(event["state_key"])
             for event in answer["chunk"]
-            if self._reads(known, event["content"].get("membership"))
+            if is_user_id(event["state_key"]) and self._reads(known, event["content"].get("membership"))
         }
         known.asked_at = time.monotonic()
 

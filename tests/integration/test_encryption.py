@@ -86,6 +86,40 @@ async def test_one_who_joins_reads_on_and_one_who_left_does_not(house: Stage) ->
         assert alice.nio.olm.inbound_group_store.get(room_id, *sessions[0]) is not None
 
 
+async def test_many_answers_at_once_and_two_bots_in_one_room_are_all_readable(house: Stage) -> None:
+    async with (
+        await house.client(house.name("alice")) as alice,
+        house.bot(house.name("bot")) as first,
+        house.bot(house.name("bot")) as second,
+    ):
+        room_id = await house.room_of(alice, first)
+        await first.intent.invite(room_id, second.user_id)
+        await second.intent.join(room_id)
+        first.observe(_member(room_id, second.user_id))
+        bots = (first, second)
+        sent = await asyncio.gather(*(say(bots[n % 2], room_id, f"number {n}") for n in range(20)))
+        for number, event_id in enumerate(sent):
+            event = await alice.wait_for_event(room_id, event_id)
+            assert event["content"].get("body") == f"number {number}"
+            assert (await house.read(bots[(number + 1) % 2], event_id))["content"][
+                "body"
+            ] == f"number {number}"
+
+
+async def test_one_who_is_invited_can_read_what_was_said_before_joining(house: Stage) -> None:
+    async with (
+        await house.client(house.name("alice")) as alice,
+        await house.client(house.name("carol")) as carol,
+        house.bot(house.name("bot")) as bot,
+    ):
+        room_id = await house.room_of(alice, bot)
+        await alice.user.invite(room_id, carol.user_id)
+        await _has_observed(house, room_id, carol.user_id, "invite")
+        await say(bot, room_id, "for those who are coming")
+        await carol.user.join(room_id)
+        await carol.wait_for_text(room_id, "for those who are coming", sender=bot.user_id)
+
+
 async def test_a_new_device_of_a_member_reads_the_next_message(house: Stage) -> None:
     async with await house.client(house.name("alice")) as alice, house.bot(house.name("bot")) as bot:
         room_id = await house.room_of(alice, bot)
@@ -328,6 +362,15 @@ async def test_messages_that_no_key_fits_are_refused_with_a_reason(house: Stage)
             with pytest.raises(Undecryptable) as refusal:
                 await bot.decrypt(sealed)
             assert refusal.value.reason is reason
+
+
+def _member(room_id: RoomId, user_id: str) -> JsonObject:
+    return {
+        "type": "m.room.member",
+        "room_id": room_id,
+        "state_key": user_id,
+        "content": {"membership": "join"},
+    }
 
 
 async def _has_observed(house: Stage, room_id: RoomId, user_id: str, membership: str) -> None:

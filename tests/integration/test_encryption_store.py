@@ -76,6 +76,26 @@ async def test_no_message_is_lost_to_a_bot_that_is_killed_again_and_again(house:
         assert bodies == [f"{round_number}.{number}" for round_number in range(KILLS) for number in range(3)]
 
 
+async def test_a_bot_listens_on_after_the_homeserver_was_killed(house: Stage) -> None:
+    async with await house.client(house.name("alice")) as alice, house.bot(house.name("bot")) as bot:
+        room_id = await house.room_of(alice, bot)
+        await say(bot, room_id, "before", transaction_id="killed-1")
+        house.synapse.kill()
+        again = asyncio.create_task(say(bot, room_id, "before", transaction_id="killed-1"))
+        await asyncio.to_thread(house.synapse.start)
+        await again
+        alice.nio.invalidate_outbound_session(room_id)
+        event_id = await alice.send_text(room_id, "are you there?")
+        assert (await house.read(bot, event_id))["content"]["body"] == "are you there?"
+        await say(bot, room_id, "after")
+        await alice.wait_for_text(room_id, "after", sender=bot.user_id)
+        sealed = [event for room, event in alice.events if room == room_id and event["sender"] == bot.user_id]
+        assert [event["content"].get("body") for event in sealed if event["type"] == "m.room.message"] == [
+            "before",
+            "after",
+        ]
+
+
 async def test_one_time_keys_are_never_offered_twice(house: Stage) -> None:
     name = house.name("bot")
     seen: list[str] = []
