@@ -26,7 +26,7 @@ from tests.extensions import module_config, register_services
 from tests.synapse import MatrixUser, Synapse, eventually
 
 SENDERS: Final = 6
-MESSAGES_PER_SENDER: Final = 4
+MESSAGES_PER_SENDER: Final = 2
 MEASURE_SECONDS: Final = 300.0
 MEASURE_SECONDS_QUICK: Final = 30.0
 WARM_UP_ROUNDS: Final = 4
