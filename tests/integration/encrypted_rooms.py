@@ -15,6 +15,7 @@ from appservices.chassis.encryption import BotDevice
 from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.vocabulary.ids import EventId, RoomId, ServerName, UserId
+from tests.certificates import LocalAuthority
 from tests.encrypted_client import EncryptedClient
 from tests.event_feed import EventFeed
 from tests.synapse import Synapse, eventually
@@ -112,10 +113,15 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    folder: Path, config: JsonObject | None = None, *, rate_limited: bool = False
+    folder: Path,
+    config: JsonObject | None = None,
+    *,
+    rate_limited: bool = False,
+    authority: LocalAuthority | None = None,
 ) -> AsyncIterator[Stage]:
+    """Starts both; with an authority the homeserver federates with others of the same."""
     feed = EventFeed(folder, service="weft", users="bot_[a-z0-9_]+", rate_limited=rate_limited)
-    synapse = Synapse(folder / "synapse")
+    synapse = Synapse(folder / "synapse", authority=authority)
     async with feed, open_session() as session:
         with synapse:
             settings = {"app_service_config_files": [str(feed.registration_path)], **(config or {})}
