@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import wallet_appservice.storage
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.migrations import migrate
-from tests.ledger_samples import PEOPLE, open_ledger
+from tests.ledger_samples import PEOPLE, WALLET_MIGRATIONS, open_ledger
 from tests.postgres import Postgresql, running_postgresql
 from wallet_appservice.ledger.engine import Ledger
-
-WALLET_MIGRATIONS = Path(wallet_appservice.storage.__path__[0]) / "migrations"
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import wallet_appservice.storage
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import TransferId, derived_id
@@ -22,6 +24,7 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
+WALLET_MIGRATIONS = Path(wallet_appservice.storage.__path__[0]) / "migrations"
 EUR = CurrencyCode("EUR")
 ISSUANCE = account_for(AccountKind.ISSUANCE, owner="issuance", currency=EUR)
 ALICE = account_for(AccountKind.USER, owner="@alice:a.example", currency=EUR)

@@ -165,7 +165,8 @@ def _server_user() -> tuple[int, int]:
 
 
 def _as_server_user() -> tuple[str, ...]:
+    """Runs the server as the right user, and ends it with the thread that started it, however that ends."""
     if os.geteuid() != 0:
-        return ()
+        return ("setpriv", "--pdeathsig=QUIT")
     user, group = _server_user()
-    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups")
+    return ("setpriv", "--pdeathsig=QUIT", f"--reuid={user}", f"--regid={group}", "--clear-groups")
