@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.chassis.keyed_queue import KeyedQueue
-from appservices.chassis.tables import appservice_transactions, inbox
+from appservices.chassis.tables import inbox
 from appservices.vocabulary.ids import EventId, RoomId
 
 logger = logging.getLogger(__name__)
@@ -87,27 +87,17 @@ class Inbox:
         self._loaded: set[int] = set()
         self._wake = asyncio.Event()
 
-    async def accept(self, transaction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-        """Stores a transaction's events; a transaction or event that is known already is not stored again.
+    async def accept(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Stores a transaction's events, except those that are known already; returns when they are durable.
 
-        Returns when they are durable.
+        Events are known by their own ids. Transaction ids must not count: Synapse on SQLite begins again
+        at 1 when it starts, and new events would be taken for old ones.
         """
         now_ms = self._clock()
         by_id = {str(event["event_id"]): event for event in events}
         async with self._database.begin() as work:
-            known_transaction = await work.execute(
-                select(appservice_transactions.c.transaction_id).where(
-                    appservice_transactions.c.transaction_id == transaction_id
-                )
-            )
-            if known_transaction.first() is not None:
-                return
             known = await work.execute(select(inbox.c.event_id).where(inbox.c.event_id.in_(list(by_id))))
             known_ids = set(known.scalars())
-            await work.execute(
-                insert(appservice_transactions),
-                {"transaction_id": transaction_id, "received_at_ms": now_ms},
-            )
             rows = [
                 {
                     "event_id": event_id,
@@ -122,8 +112,8 @@ class Inbox:
             ]
             if rows:
                 await work.execute(insert(inbox), rows)
-            work.after_commit(self._wake.set)
-            await work.commit()
+                work.after_commit(self._wake.set)
+                await work.commit()
 
     async def retry_parked(self) -> None:
         """To be called when new keys have arrived: parked events are tried again."""
@@ -230,9 +220,6 @@ class Inbox:
         before_ms = self._clock() - KEPT_MS
         async with self._database.begin() as work:
             await work.execute(delete(inbox).where(inbox.c.state == DONE, inbox.c.received_at_ms < before_ms))
-            await work.execute(
-                delete(appservice_transactions).where(appservice_transactions.c.received_at_ms < before_ms)
-            )
             await work.commit()
 
 

@@ -110,9 +110,13 @@ class Service:
             raise MatrixUnavailable(f"service {self.identity.name} has not reached the homeserver yet")
         return self._device
 
-    def start(self) -> None:
-        """Begins to work in the background; `is_ready` tells when it does."""
+    def start(self) -> asyncio.Task[None]:
+        """Begins to work in the background; `is_ready` tells when it does.
+
+        The task ends only by `stop`, or with what the service can't work without (CryptoStoreUnusable).
+        """
         self._task = asyncio.create_task(self._run(), name=f"service {self.identity.name}")
+        return self._task
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -128,8 +132,10 @@ class Service:
             return event["sender"] not in self.identity.service_users
         return event["type"] in _ROOM_CHANGES
 
-    async def _accept(self, transaction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-        await self.inbox.accept(transaction_id, events)
+    async def _accept(self, events: Sequence[Mapping[str, Any]]) -> None:
+        if not events:
+            return
+        await self.inbox.accept(events)
         # Known at once, not in its turn: nothing may be sent that a member who left could read.
         for event in events:
             self.rooms.observe(event)

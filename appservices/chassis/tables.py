@@ -9,13 +9,6 @@ metadata = MetaData()
 # SQLite counts up only in a column that is exactly INTEGER PRIMARY KEY.
 position_type = BigInteger().with_variant(Integer, "sqlite")
 
-appservice_transactions = Table(
-    "appservice_transactions",
-    metadata,
-    Column("transaction_id", String(255), primary_key=True),
-    Column("received_at_ms", BigInteger, nullable=False),
-)
-
 inbox = Table(
     "inbox",
     metadata,

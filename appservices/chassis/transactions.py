@@ -20,18 +20,17 @@ from appservices.vocabulary.ids import UserId
 logger = logging.getLogger(__name__)
 
 TRANSACTION_BYTES_MAX = 64 * 1024 * 1024
-TRANSACTION_ID_LENGTH_MAX = 255
 ID_LENGTH_MAX = 255
 
-AcceptTransaction = Callable[[str, Sequence[Mapping[str, Any]]], Awaitable[None]]
-"""Stores the events of the transaction with that id; returns when they are durable."""
+AcceptEvents = Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""Stores the events of a transaction, each once; returns when they are durable."""
 IsWanted = Callable[[Mapping[str, Any]], bool]
 
 
 def transaction_routes(
     *,
     hs_token: str,
-    accept: AcceptTransaction,
+    accept: AcceptEvents,
     is_wanted: IsWanted,
     users: frozenset[UserId],
     on_ping: Callable[[], None] = lambda: None,
@@ -54,13 +53,11 @@ def transaction_routes(
     async def transaction(transaction_id: str, request: Request) -> JSONResponse:
         if (refused := refusal(request)) is not None:
             return refused
-        if len(transaction_id) > TRANSACTION_ID_LENGTH_MAX:
-            return _error(400, "M_INVALID_PARAM", "The transaction id is too long.")
         content = await _json_body(request)
         events = content.get("events") if isinstance(content, dict) else None
         if not isinstance(events, list):
             return _error(400, "M_NOT_JSON", "A transaction is a JSON object with a list of events.")
-        await accept(transaction_id, [event for event in events if _is_sound(event) and is_wanted(event)])
+        await accept([event for event in events if _is_sound(event) and is_wanted(event)])
         return JSONResponse({})
 
     @router.get("/users/{user_id}")

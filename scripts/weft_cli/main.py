@@ -69,6 +69,7 @@ def options(
 def serve(data: DataOption = None) -> None:
     """Run every application service in this process; `weft up` does so beside Synapse."""
     # Imported late: it loads every service, which the other commands can do without.
+    from appservices.chassis.crypto_store import CryptoStoreUnusable
     from appservices.chassis.migrations import SchemaUnknown
     from appservices.chassis.page_assets import AssetsMissing
     from scripts.weft_cli.serve import serve as serve_all
@@ -79,7 +80,7 @@ def serve(data: DataOption = None) -> None:
     )
     try:
         asyncio.run(serve_all(config))
-    except (AssetsMissing, SchemaUnknown) as error:
+    except (AssetsMissing, CryptoStoreUnusable, SchemaUnknown) as error:
         raise CommandFailed(str(error)) from error
 
 

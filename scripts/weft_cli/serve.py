@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
@@ -56,11 +57,15 @@ STOP_SECONDS_MAX = 10
 
 
 async def serve(config: WeftConfig) -> None:
-    """Serves until SIGTERM or SIGINT. Raises AssetsMissing, ConfigInvalid and SchemaUnknown."""
+    """Serves until SIGTERM or SIGINT.
+
+    Raises AssetsMissing, ConfigInvalid, CryptoStoreUnusable and SchemaUnknown.
+    """
     # One line per request to the homeserver says too much.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
-        app = await _Composition(config, stack).build()
+        composition = _Composition(config, stack)
+        app = await composition.build()
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -73,7 +78,14 @@ async def serve(config: WeftConfig) -> None:
                 timeout_graceful_shutdown=STOP_SECONDS_MAX,
             )
         )
-        await server.serve()
+        serving = asyncio.create_task(server.serve())
+        await asyncio.wait({serving, *composition.working}, return_when=asyncio.FIRST_COMPLETED)
+        # Either we were asked to end, or a service can't go on: then none does.
+        server.should_exit = True
+        await serving
+        for task in composition.working:
+            if task.done():
+                await task
 
 
 class _Composition:
@@ -83,6 +95,7 @@ class _Composition:
         self._config = config
         self._stack = stack
         self._service_users = service_users(config)
+        self.working: set[asyncio.Task[None]] = set()
 
     async def build(self) -> FastAPI:
         config = self._config
@@ -109,7 +122,7 @@ class _Composition:
         )
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
-            service.start()
+            self.working.add(service.start())
             self._stack.push_async_callback(service.stop)
         _add_health(app, home=home, wallet=wallet)
         return app

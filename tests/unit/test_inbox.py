@@ -74,9 +74,9 @@ async def test_a_transaction_sent_again_is_applied_once(database: Database) -> N
         return [effect(stored.event_id)]
 
     async with running(database, handle) as inbox:
-        await inbox.accept("t1", [event(1), event(2)])
-        await inbox.accept("t1", [event(1), event(2)])
-        await inbox.accept("t2", [event(2), event(3)])
+        await inbox.accept([event(1), event(2)])
+        await inbox.accept([event(1), event(2)])
+        await inbox.accept([event(2), event(3)])
         await until_nothing_waits(inbox)
     assert sorted(await effects(database)) == ["$1", "$2", "$3"]
 
@@ -92,8 +92,8 @@ async def test_events_of_a_room_are_applied_in_order_and_rooms_side_by_side(data
         return []
 
     async with running(database, handle) as inbox:
-        await inbox.accept("t1", [event(1, room_id="!slow"), event(2, room_id="!slow")])
-        await inbox.accept("t2", [event(number) for number in range(3, 30)])
+        await inbox.accept([event(1, room_id="!slow"), event(2, room_id="!slow")])
+        await inbox.accept([event(number) for number in range(3, 30)])
         async with asyncio.timeout(5):
             while len(applied) < 27:
                 await asyncio.sleep(0.01)
@@ -112,7 +112,7 @@ async def test_a_crash_before_the_commit_leaves_the_event_for_the_next_start(dat
         return [effect(stored.event_id)]
 
     async with running(database, hang) as inbox:
-        await inbox.accept("t1", [event(1)])
+        await inbox.accept([event(1)])
         await asyncio.sleep(0.05)
     assert await effects(database) == []
     async with running(database, handle) as inbox:
@@ -133,7 +133,7 @@ async def test_a_failing_event_is_retried_put_aside_and_told_of_and_the_room_goe
         return [effect(stored.event_id)]
 
     async with running(database, handle) as inbox:
-        await inbox.accept("t1", [event(1), event(2)])
+        await inbox.accept([event(1), event(2)])
         await until_nothing_waits(inbox)
         assert await inbox.counts() == {"failed": 1}
     assert tries == ["$1", "$1", "$1", "$2"]
@@ -149,7 +149,7 @@ async def test_an_event_whose_key_comes_later_is_applied_then(database: Database
         return [effect(stored.event_id)]
 
     async with running(database, handle) as inbox:
-        await inbox.accept("t1", [event(1), event(2)])
+        await inbox.accept([event(1), event(2)])
         await until_nothing_waits(inbox)
         assert await effects(database) == ["$2"]
         assert await inbox.counts() == {"parked": 1}

@@ -1,4 +1,4 @@
-"""Inbox, outbox, transactions and direct rooms of a service."""
+"""Inbox, outbox and direct rooms of a service."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ _position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    op.create_table(
-        "appservice_transactions",
-        sa.Column("transaction_id", sa.String(255), primary_key=True),
-        sa.Column("received_at_ms", sa.BigInteger, nullable=False),
-    )
     op.create_table(
         "inbox",
         sa.Column("position", _position, primary_key=True, autoincrement=True),
