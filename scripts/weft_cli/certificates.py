@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import ipaddress
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ def ensure_authority(authority: LocalAuthority, *, now: datetime.datetime) -> No
         # The certificate is written last, so a key without one is of a start that was interrupted.
         authority.key.unlink(missing_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Weft local authority")])
+        name = x509.Name(
+            [x509.NameAttribute(NameOID.COMMON_NAME, f"Weft local authority {secrets.token_hex(4)}")]
+        )
         certificate = (
             _builder(subject=name, issuer=name, key=key, now=now, days=AUTHORITY_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

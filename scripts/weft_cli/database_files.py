@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from appservices.chassis.database import Database
+if TYPE_CHECKING:
+    # Loading it takes a quarter of a second, which `weft status` and others shall not wait for.
+    from appservices.chassis.database import Database
 
 
 def is_missing(database: Database) -> bool:

@@ -1,0 +1,100 @@
+"""weft.yaml: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from appservices.chassis.config import (
+    ConfigInvalid,
+    load_config,
+    load_registration,
+    load_signing_key,
+)
+from appservices.vocabulary.signing import SigningKey
+from scripts.weft_cli.config_text import config_text
+
+_VALUES = {
+    "server_name": "localhost",
+    "homeserver": {"url": "http://127.0.0.1:8008", "public_url": "http://127.0.0.1:8008"},
+    "web": {"port": 8009, "public_url": "http://127.0.0.1:8009"},
+}
+GOOD = config_text(_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("server_name:", "servername:", "server_name: this key is needed"),
+        ("\nlog:", "\nlogs:", "logs: unknown key"),
+        ("  port: 8009", "  prot: 8009", "web.port: this key is needed"),
+        ("  port: 8009", "  port: '8009'", "web.port: Input should be a valid integer"),
+        ("  port: 8009", "  port: 0", "web.port: Input should be greater than or equal to 1"),
+        ("  port: 8009", "  port: 8009\n  port: 8010", "line"),
+        ("  managed: true", "  managed: yes please", "homeserver.managed: Input should be a valid boolean"),
+        ('  level: "INFO"', '  level: "LOUD"', "log.level"),
+        ('["EUR"]', '["EURO-CENT"]', "wallet.currencies: EURO-CENT is not an ISO 4217 code"),
+        ('["EUR"]', "[]", "wallet.currencies: a list of currencies"),
+        ('server_name: "localhost"', 'server_name: "a b"', "server_name: a server name looks like"),
+        ('"http://127.0.0.1:8009"', '"127.0.0.1:8009"', "web.public_url"),
+        ('server_name: "localhost"', "server_name: [", "line"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_sentence_with_file_and_key(
+    tmp_path: Path, old: str, new: str, sentence: str
+) -> None:
+    assert old in GOOD
+    path = tmp_path / "weft.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigInvalid) as invalid:
+        load_config(tmp_path)
+    assert str(invalid.value).startswith(str(path))
+    assert sentence in str(invalid.value)
+    assert "\n" not in str(invalid.value)
+
+
+def test_a_config_that_is_missing_or_no_mapping_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"weft\.yaml can't be read: No such file"):
+        load_config(tmp_path)
+    (tmp_path / "weft.yaml").write_text("- a list\n")
+    with pytest.raises(ConfigInvalid, match="must hold keys and values"):
+        load_config(tmp_path)
+    (tmp_path / "weft.yaml").write_bytes(b"server_name: \xff\xfe\n")
+    with pytest.raises(ConfigInvalid, match="not UTF-8"):
+        load_config(tmp_path)
+
+
+def test_a_secret_file_that_cannot_be_read_is_one_sentence_with_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "weft.yaml").write_text(GOOD)
+    config = load_config(tmp_path)
+
+    def load() -> SigningKey:
+        return load_signing_key(config, key="wallet.signing_key_file", name=config.wallet.signing_key_file)
+
+    with pytest.raises(ConfigInvalid, match=r"wallet\.signing_key_file: .*can't be read: No such file"):
+        load()
+    key = tmp_path / "keys" / "wallet.signing.key"
+    key.parent.mkdir()
+    key.write_text("not a key")
+    with pytest.raises(ConfigInvalid, match=r"wallet\.signing_key_file: .*one line"):
+        load()
+    key.write_text(SigningKey.generate().to_text())
+    assert load().key_id == "ed25519:k1"
+    if os.geteuid() != 0:
+        key.chmod(0)
+        with pytest.raises(ConfigInvalid, match="Permission denied"):
+            load()
+
+
+def test_a_registration_without_a_token_is_one_sentence_with_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "weft.yaml").write_text(GOOD)
+    config = load_config(tmp_path)
+    path = tmp_path / config.home.registration
+    path.parent.mkdir()
+    path.write_text("id: weft\nurl: null\nas_token: short\nhs_token: short\nsender_localpart: _weft\n")
+    with pytest.raises(ConfigInvalid) as invalid:
+        load_registration(config, config.home.registration)
+    assert str(invalid.value).startswith(f"{path}: as_token:")
+    assert "short" not in str(invalid.value)
