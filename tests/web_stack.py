@@ -177,17 +177,7 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
         app = web_app(config, sessions=sessions, payments=payments, http=http)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, host="127.0.0.1", port=config.web.port, lifespan="off", log_config=None, access_log=False
-            )
-        )
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            if task.done():
-                await task
-            await asyncio.sleep(0.01)
-        try:
+        async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
                 config=config,
@@ -198,9 +188,24 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
                 http=http,
                 people=people,
             )
-        finally:
-            server.should_exit = True
+
+
+@asynccontextmanager
+async def served(app: FastAPI, *, port: int) -> AsyncIterator[None]:
+    """Serves an app on loopback, in this event loop."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, lifespan="off", log_config=None, access_log=False)
+    )
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        if task.done():
             await task
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 def web_app(

@@ -65,7 +65,11 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => showTimes(document));
-  document.addEventListener("htmx:load", (event) => showTimes(event.target));
+  document.addEventListener("htmx:load", (event) => {
+    showTimes(event.target);
+    // What has just been put into the page may want the focus; the attribute autofocus is for pages.
+    (event.target.matches("[data-focus]") ? event.target : event.target.querySelector("[data-focus]"))?.focus();
+  });
 
   document.addEventListener("click", async (event) => {
     const copy = event.target.closest("[data-copy]");

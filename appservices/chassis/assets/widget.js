@@ -40,7 +40,9 @@
     },
     true
   );
-  const api = new mxwidgets.WidgetApi(widgetId, clientOrigin);
+  // Its minified build (1.19) gives a function that gives the library, the other one the library itself.
+  const { WidgetApi } = typeof mxwidgets === "function" ? mxwidgets() : mxwidgets;
+  const api = new WidgetApi(widgetId, clientOrigin);
   api.start();
 
   const AGAIN_AFTER_MS = 10_000;
@@ -149,6 +151,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     // Clients that wait for the page's load event answer this with an error, which says nothing.
     api.sendContentLoaded().catch(() => {});
-    signIn();
+    // After htmx has read the page: a session that is remembered is there at once.
+    setTimeout(signIn);
   });
 })();
