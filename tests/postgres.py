@@ -96,6 +96,25 @@ class Postgresql:
         """Ends every server process at once and without warning; `start` then recovers from the log."""
         self._end(signal.SIGQUIT)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No server process does anything meanwhile, and none of their connections breaks."""
+        processes = self._processes()
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The postmaster and its children."""
+        assert self._process is not None
+        postmaster = self._process.pid
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        return [postmaster, *map(int, children.split())]
+
     def create_database(self) -> str:
         """Makes an empty database and returns its URL."""
         name = f"test_{next(_numbers)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,17 @@ def _described(connection: Connection) -> dict[str, Any]:
         name: {
             "columns": [{**column, "type": str(column["type"])} for column in found.get_columns(name)],
             "primary key": found.get_pk_constraint(name)["constrained_columns"],
-            "indices": sorted(found.get_indexes(name), key=lambda index: str(index["name"])),
-            "unique": sorted(found.get_unique_constraints(name), key=lambda item: str(item["name"])),
-            "checks": sorted(found.get_check_constraints(name), key=lambda item: str(item["name"])),
+            "indices": sorted(map(_plain, found.get_indexes(name)), key=str),
+            "unique": sorted(map(_plain, found.get_unique_constraints(name)), key=str),
+            "checks": sorted(map(_plain, found.get_check_constraints(name)), key=str),
         }
         for name in metadata.tables
         if name.startswith("ledger_")
     }
+
+
+def _plain(value: Any) -> Any:
+    """A description with its SQL as text, so that two of them compare."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in sorted(value.items())}
+    return [_plain(item) for item in value] if isinstance(value, list) else str(value)

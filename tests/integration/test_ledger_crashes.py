@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from appservices.chassis.database import Database, open_database
+from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.migrations import migrate
 from tests.ledger_samples import (
     ALICE,
@@ -28,6 +28,7 @@ from tests.ledger_samples import (
 from tests.postgres import PORT, Postgresql, running_postgresql
 from wallet_appservice.ledger import engine
 from wallet_appservice.ledger.engine import LedgerUnavailable, Submission
+from wallet_appservice.storage import ledger_store
 from wallet_appservice.storage.ledger_check import verify
 
 pytest_plugins = ["tests.database_fixtures"]
@@ -182,6 +183,29 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(
             assert account.available_minor == 100
         assert (await verify(database)).is_right
         await database.close()
+
+
+async def test_a_server_that_falls_silent_is_not_waited_for_without_end(
+    own_postgresql: Postgresql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_store, "STEP_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(ledger_store, "OUTCOME_SECONDS_MAX", 0.3)
+    url = await asyncio.to_thread(own_postgresql.create_database)
+    database = open_database(url, folder=tmp_path)
+    await migrate(database, WALLET_MIGRATIONS)
+    async with open_ledger(database) as ledger:
+        await ledger.open_accounts(*PEOPLE)
+        salary: Submission[Write] = Submission(transfers=(deposit("salary", ALICE, 100),))
+        with own_postgresql.frozen(), pytest.raises(LedgerUnavailable):
+            async with asyncio.timeout(60):
+                await ledger.submit(salary)
+        monkeypatch.setattr(ledger_store, "STEP_SECONDS_MAX", 30)
+        (result,) = await ledger.submit(salary)
+        assert result.refusal is None
+        account = await ledger.account(ALICE.id)
+        assert account is not None
+        assert account.available_minor == 100
+    await database.close()
 
 
 async def test_a_database_that_stays_away_is_told_within_bounds(

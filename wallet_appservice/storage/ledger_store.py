@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -58,6 +58,8 @@ from wallet_appservice.storage.ledger_tables import (
 
 LOCK_SECONDS_MAX: Final = 10
 """How long a batch waits for another process's batch before it is tried again."""
+STEP_SECONDS_MAX: Final = 30
+"""How long each step of a batch (connect, load, write, commit) waits for PostgreSQL to answer."""
 LOOKUP_IDS_MAX: Final = 10_000
 """Ids of one SELECT; SQLite takes 32,766 parameters at most."""
 OUTCOME_SECONDS_MAX: Final = 20
@@ -77,7 +79,9 @@ class SqlLedgerStore:
     async def batch(self) -> AsyncIterator[_SqlBatch]:
         batch: _SqlBatch | None = None
         try:
-            async with self._database.begin() as work:
+            async with AsyncExitStack() as stack:
+                async with _patience(self._database):
+                    work = await stack.enter_async_context(self._database.begin())
                 batch = _SqlBatch(self._database, work)
                 yield batch
         except (StoreBusy, StoreRefused, CommitUnknown):
@@ -135,20 +139,26 @@ class _SqlBatch:
 
     async def load(self, wanted: Wanted) -> Loaded:
         try:
-            return await self._load(wanted)
+            async with _patience(self._database):
+                return await self._load(wanted)
         except Exception as error:
+            await self._give_up(error)
             # Nobody in the batch is to blame for what can't be read.
             raise StoreBusy(_words(error)) from error
 
     async def commit(self, changes: Changes, effects: Sequence[Write]) -> None:
         try:
-            await self._write(changes)
-            await self._work.apply(effects)
+            async with _patience(self._database):
+                await self._write(changes)
+                await self._work.apply(effects)
         except Exception as error:
+            await self._give_up(error)
             raise _failure(error) from error
         try:
-            await self._work.commit()
+            async with _patience(self._database):
+                await self._work.commit()
         except Exception as error:
+            await self._give_up(error)
             if self._transaction_id is None or not is_disconnect(error):
                 # The database has answered, and its answer was a rollback.
                 raise _failure(error) from error
@@ -217,6 +227,11 @@ class _SqlBatch:
         if changes.transfers:
             await self._work.execute(_UPDATE_HEAD, {"new_position": changes.position})
 
+    async def _give_up(self, error: Exception) -> None:
+        """Drops a connection that does not answer, rather than ask it to roll back."""
+        if isinstance(error, TimeoutError):
+            await self._work.connection.invalidate()
+
     async def _check_outcome(self, transaction_id: str) -> None:
         """Returns when the transaction was committed after all; raises StoreBusy when it was not."""
         try:
@@ -242,6 +257,11 @@ class _SqlBatch:
             if not is_passing(error):
                 raise CommitUnknown(_words(error)) from error
             return None
+
+
+def _patience(database: Database) -> asyncio.Timeout:
+    """Raises TimeoutError when a server is silent. SQLite is this process: it answers, or the disk hangs."""
+    return asyncio.timeout(None if database.is_sqlite else STEP_SECONDS_MAX)
 
 
 def stored_transfer(row: Row[Any], *, ended_by: str | None = None) -> StoredTransfer:

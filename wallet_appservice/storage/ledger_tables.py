@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.types import TypeDecorator
@@ -104,8 +105,6 @@ ledger_transfers = Table(
     Column("reference", String(128), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     UniqueConstraint("id", name="ledger_transfers_id"),
-    # A pending transfer ends once, whatever the program believes.
-    UniqueConstraint("pending_id", name="ledger_transfers_pending_id"),
     CheckConstraint("position > 0", name="ledger_transfers_position_positive"),
     CheckConstraint("amount_minor > 0", name="ledger_transfers_amount_positive"),
     CheckConstraint("debit_account_id <> credit_account_id", name="ledger_transfers_two_accounts"),
@@ -119,6 +118,14 @@ ledger_transfers = Table(
     ),
     Index("ledger_transfers_by_debit_account", "debit_account_id", "position"),
     Index("ledger_transfers_by_credit_account", "credit_account_id", "position"),
+    # A pending transfer ends once, whatever the program believes. Most transfers end none and are left out.
+    Index(
+        "ledger_transfers_by_pending_id",
+        "pending_id",
+        unique=True,
+        postgresql_where=text("pending_id IS NOT NULL"),
+        sqlite_where=text("pending_id IS NOT NULL"),
+    ),
 )
 
 # Ids that were answered by a refusal, which stays the answer. `content` is a hash of the refused transfer.

@@ -62,7 +62,6 @@ def upgrade() -> None:
         sa.Column("reference", sa.String(128), nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("id", name="ledger_transfers_id"),
-        sa.UniqueConstraint("pending_id", name="ledger_transfers_pending_id"),
         sa.CheckConstraint("position > 0", name="ledger_transfers_position_positive"),
         sa.CheckConstraint("amount_minor > 0", name="ledger_transfers_amount_positive"),
         sa.CheckConstraint("debit_account_id <> credit_account_id", name="ledger_transfers_two_accounts"),
@@ -78,6 +77,14 @@ def upgrade() -> None:
     op.create_index("ledger_transfers_by_debit_account", "ledger_transfers", ["debit_account_id", "position"])
     op.create_index(
         "ledger_transfers_by_credit_account", "ledger_transfers", ["credit_account_id", "position"]
+    )
+    op.create_index(
+        "ledger_transfers_by_pending_id",
+        "ledger_transfers",
+        ["pending_id"],
+        unique=True,
+        postgresql_where=sa.text("pending_id IS NOT NULL"),
+        sqlite_where=sa.text("pending_id IS NOT NULL"),
     )
     op.create_table(
         "ledger_refusals",
