@@ -129,6 +129,16 @@ def read_homeserver_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def listening_ports(content: dict[str, Any]) -> set[int]:
+    """The ports that a homeserver.yaml makes Synapse listen on."""
+    listeners = content.get("listeners")
+    return {
+        listener["port"]
+        for listener in (listeners if isinstance(listeners, list) else ())
+        if isinstance(listener, dict) and isinstance(listener.get("port"), int)
+    }
+
+
 def _listener(port: int, addresses: list[str], names: list[str], *, tls: bool) -> list[str]:
     return [
         f"  - port: {port}",

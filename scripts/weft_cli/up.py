@@ -21,7 +21,7 @@ from appservices.chassis.config import WeftConfig, load_config
 from scripts.weft_cli.certificates import ensure_certificate
 from scripts.weft_cli.data_folder import DataFolder, DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
-from scripts.weft_cli.homeserver import read_homeserver_config
+from scripts.weft_cli.homeserver import listening_ports, read_homeserver_config
 from scripts.weft_cli.init import (
     AuthorityOption,
     PortOption,
@@ -102,6 +102,12 @@ def prepare(folder: DataFolder, wishes: Wishes) -> WeftConfig:
             raise CommandFailed(
                 f"{folder.homeserver_config}: server_name is {content.get('server_name')}, but "
                 f"{folder.config} says {config.server_name}: they must be the same."
+            )
+        port = port_of(config.homeserver.url)
+        if port not in listening_ports(content):
+            raise CommandFailed(
+                f"{folder.homeserver_config} has no listener on port {port}, at which {folder.config} looks "
+                "for Synapse (homeserver.url): make them agree."
             )
     authority = authority_of(folder)
     if authority is not None:

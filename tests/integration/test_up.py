@@ -206,6 +206,16 @@ def test_a_program_that_cannot_start_ends_the_start_with_its_last_words(tmp_path
     assert run_weft("status", data=data).returncode == 3
 
 
+def test_two_configs_that_disagree_about_the_port_are_one_sentence(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert run_weft("init", data=data).returncode == 0
+    config = data / "homeserver.yaml"
+    config.write_text(config.read_text().replace("port: 8008", "port: 8888"))
+    failed = run_weft("up", data=data)
+    assert failed.returncode == 1
+    assert_one_sentence(failed.stderr, "8008", str(config), "homeserver.url")
+
+
 def test_a_broken_config_ends_the_start_with_file_and_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert run_weft("init", data=data).returncode == 0
