@@ -1,0 +1,1 @@
+"""Pictures for the documentation, taken of what really runs."""
