@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appservices.vocabulary.money import CurrencyCode
-from tests.ledger_samples import transfer_id
+from tests.ledger_samples import payment, transfer_id
 from wallet_appservice.ledger.rules import judge, open_accounts
 from wallet_appservice.ledger.values import (
     Account,
@@ -37,15 +37,16 @@ LOAN_LIMITED = replace(
     account_for(AccountKind.SUSPENSE, owner="loans", currency=CURRENCIES[0]),
     credits_must_not_exceed_debits=True,
 )
-ACCOUNTS = (
-    *(account_for(AccountKind.ISSUANCE, owner="issuance", currency=currency) for currency in CURRENCIES),
-    *(
-        account_for(AccountKind.USER, owner=f"@{name}:a.example", currency=currency)
-        for name in ("alice", "bob")
-        for currency in CURRENCIES
-    ),
-    LOAN_LIMITED,
+ISSUERS = {
+    currency: account_for(AccountKind.ISSUANCE, owner="issuance", currency=currency)
+    for currency in CURRENCIES
+}
+USERS = tuple(
+    account_for(AccountKind.USER, owner=f"@{name}:a.example", currency=currency)
+    for name in ("alice", "bob")
+    for currency in CURRENCIES
 )
+ACCOUNTS = (*ISSUERS.values(), *USERS, LOAN_LIMITED)
 TIMEOUT_SECONDS = 60
 
 moving = st.builds(
@@ -60,13 +61,13 @@ moving = st.builds(
         timeout_seconds=TIMEOUT_SECONDS if mode is TransferMode.PENDING and amount % 2 else None,
         linked=linked,
     ),
-    name=st.integers(0, 30),
+    name=st.integers(0, 60),
     debit=st.sampled_from(ACCOUNTS),
     credit=st.sampled_from(ACCOUNTS),
     amount=st.integers(-1, 40),
     currency=st.sampled_from([None, None, None, *CURRENCIES]),
     mode=st.sampled_from([TransferMode.SINGLE_PHASE, TransferMode.PENDING]),
-    linked=st.booleans(),
+    linked=st.sampled_from([False, False, False, True]),
 )
 
 
@@ -83,6 +84,19 @@ class LedgerModel(RuleBasedStateMachine):
         view = View(Loaded())
         open_accounts(view, ACCOUNTS)
         self.accounts = {account.id: account for account in view.changes().opened}
+        self.apply([payment(f"opening {user.id}", ISSUERS[user.currency], user, 30) for user in USERS])
+
+    @rule(user=st.sampled_from(range(4)), numbers=st.lists(st.integers(0, 200), min_size=2, max_size=4))
+    def spend_twice(self, user: int, numbers: list[int]) -> None:
+        """Holds and pays more than there is, to whoever else has that currency."""
+        debit, credit = USERS[user], USERS[(user + 2) % 4]
+        modes = (TransferMode.PENDING, TransferMode.SINGLE_PHASE)
+        self.apply(
+            [
+                payment(f"spend {number}", debit, credit, 12 + number % 9, mode=modes[number % 2])
+                for number in numbers
+            ]
+        )
 
     @rule(transfers=st.lists(moving, min_size=1, max_size=8))
     def submit(self, transfers: list[Transfer]) -> None:

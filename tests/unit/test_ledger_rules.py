@@ -200,11 +200,16 @@ def test_a_debit_account_may_not_be_overfilled_when_it_says_so(view: View) -> No
         account_for(AccountKind.SUSPENSE, owner="loan", currency=EUR), credits_must_not_exceed_debits=True
     )
     open_accounts(view, (loan,))
-    assert answers(view, payment("lend", loan, BOB, 50), payment("repay", ALICE, loan, 51)) == [
+    assert answers(view, payment("lend", loan, BOB, 50), payment("repay too much", ALICE, loan, 51)) == [
         None,
         TransferRefusal.BALANCE_TOO_HIGH,
     ]
-    assert answers(view, payment("repay what is owed", ALICE, loan, 50)) == [None]
+    held = payment("repay a part", ALICE, loan, 30, mode=PENDING)
+    assert answers(view, held, payment("repay", BOB, loan, 21), payment("the rest", BOB, loan, 20)) == [
+        None,
+        TransferRefusal.BALANCE_TOO_HIGH,
+        None,
+    ]
 
 
 # Pending transfers
