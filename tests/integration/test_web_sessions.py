@@ -1,4 +1,4 @@
-"""Sign-in by code and by link, and sessions, on a real SQLite file."""
+"""Sign-in by code and by link, and sessions, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from appservices.chassis.web_sessions import (
 )
 from appservices.vocabulary.ids import UserId
 
+pytest_plugins = ["tests.database_fixtures"]
+
 ALICE = UserId("@alice:weft.example")
 BOB = UserId("@bob:weft.example")
 MINUTE_MS = 60_000
@@ -45,8 +47,8 @@ def clock() -> SettableClock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: SettableClock) -> AsyncIterator[SessionStore]:
-    database = open_database("sqlite:///weft.db", folder=tmp_path)
+async def store(database_url: str, tmp_path: Path, clock: SettableClock) -> AsyncIterator[SessionStore]:
+    database = open_database(database_url, folder=tmp_path)
     await migrate(database, SESSION_MIGRATIONS)
     yield SessionStore(database, clock, Tokens(), session_hours=2)
     await database.close()
@@ -215,10 +217,14 @@ async def test_what_a_browser_calls_itself_is_kept_short_and_printable(store: Se
     assert len(sessions[0].user_agent) <= 200 and "\x00" not in sessions[0].user_agent
 
 
-async def test_the_database_file_holds_no_secret(store: SessionStore, tmp_path: Path) -> None:
+async def test_the_database_holds_no_secret(tmp_path: Path, clock: SettableClock) -> None:
+    database = open_database("sqlite:///weft.db", folder=tmp_path)
+    await migrate(database, SESSION_MIGRATIONS)
+    store = SessionStore(database, clock, Tokens(), session_hours=2)
     code, secret = await store.begin_code("Firefox", address="192.0.2.1")
     link = await store.make_link(ALICE)
     began = await store.begin(ALICE, SignInWay.CODE, "")
+    await database.close()
     with sqlite3.connect(tmp_path / "weft.db") as connection:
         written = "\n".join(connection.iterdump())
     for kept_back in (code, code.replace("-", ""), secret, link, began.token, "192.0.2.1"):
