@@ -8,6 +8,7 @@ with BEGIN IMMEDIATE: a read-modify-write under a deferred transaction loses upd
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import visitors
 
+logger = logging.getLogger(__name__)
+
 SQLITE_BUSY_TIMEOUT_SECONDS = 30
 POOL_SIZE = 8
+CLOSE_SECONDS_MAX = 5.0
 _READ_ONLY = "weft_read_only"
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -101,13 +105,24 @@ class Database:
     async def read(self) -> AsyncIterator[UnitOfWork]:
         """A consistent view that can't be committed and takes no write lock."""
         async with self.engine.connect() as connection:
-            await connection.execution_options(**{_READ_ONLY: True})
+            if self.is_sqlite:
+                await connection.execution_options(**{_READ_ONLY: True})
+            else:
+                # PostgreSQL's usual level would show each statement another moment.
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
             await connection.begin()
             yield UnitOfWork(connection)
             await connection.rollback()
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        """Closes all connections; a server that has gone silent is not waited for."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await self.engine.dispose()
+        except TimeoutError:
+            logger.warning("the database %s did not let its connections go", self.engine.url.database)
 
 
 def open_database(url: str, *, folder: Path) -> Database:
