@@ -38,6 +38,8 @@ from scripts.weft_cli.written_files import make_folder, replace_file
 
 SYNAPSE = "Synapse"
 SERVICES = "Weft"
+PYTHON = (sys.executable, "-P")
+"""Modules come from the environment alone, never from the folder that a program is started in."""
 
 
 class StartListener(Protocol):
@@ -80,6 +82,8 @@ def run(folder: DataFolder, wishes: Wishes, listener: StartListener, *, open_reg
     Raises CommandFailed or ConfigInvalid with one sentence when it can't start or can't go on.
     """
     with running_lock(folder):
+        if not folder.config.exists():
+            listener.say(f"Making a new data folder, {folder.path}")
         config = prepare(folder, wishes)
         make_folder(folder.logs)
         check_ports(listeners(config))
@@ -140,7 +144,7 @@ def programs(folder: DataFolder, config: WeftConfig, *, open_registration: bool)
     """What `weft up` keeps running."""
     services = Program(
         name=SERVICES,
-        command=[sys.executable, "-m", "scripts.weft_cli.main", "serve", "--data", str(folder.path)],
+        command=[*PYTHON, "-m", "scripts.weft_cli.main", "serve", "--data", str(folder.path)],
         folder=folder.path,
         log=folder.logs / "weft.log",
         ready_url=health_url(config),
@@ -158,7 +162,7 @@ def programs(folder: DataFolder, config: WeftConfig, *, open_registration: bool)
     synapse = Program(
         name=SYNAPSE,
         command=[
-            sys.executable,
+            *PYTHON,
             "-m",
             "synapse.app.homeserver",
             *(argument for path in configs for argument in ("-c", str(path))),
@@ -307,7 +311,7 @@ def _start_in_background(folder: DataFolder, wishes: Wishes, *, open_registratio
     make_folder(folder.path)
     make_folder(folder.logs)
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "scripts.weft_cli.main", "up", "--data", str(folder.path)]
+    command = [*PYTHON, "-m", "scripts.weft_cli.main", "up", "--data", str(folder.path)]
     if wishes.port is not None:
         command += ["--port", str(wishes.port)]
     if wishes.server_name is not None:
