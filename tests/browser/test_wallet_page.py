@@ -203,6 +203,23 @@ async def test_a_lost_answer_is_told_and_paying_again_pays_once(stack: WebStack,
     assert await stack.balance_minor(bob) == 500
 
 
+async def test_what_comes_in_is_shown_and_read_out_without_disturbing_who_types(
+    stack: WebStack, open_page: OpenPage
+) -> None:
+    alice = await a_wallet_with_a_past(stack)
+    page = await open_page()
+    await sign_in(page, stack, alice)
+    await page.goto(stack.url + "/wallet")
+    await page.get_by_label("To", exact=True).fill("ca")
+    await stack.pay(stack.user("bob"), alice, 1_000, memo="thanks")
+    await page.evaluate("window.dispatchEvent(new Event('focus'))")
+    await expect(page.locator("#balances")).to_contain_text("€188.87")
+    await expect(page.locator("#payments li").first).to_contain_text("thanks")
+    await expect(page.get_by_role("status")).to_have_text("Your wallet has changed.")
+    await expect(page.get_by_label("To", exact=True)).to_be_focused()
+    await expect(page.get_by_label("To", exact=True)).to_have_value("ca")
+
+
 async def test_older_payments_come_on_demand(stack: WebStack, open_page: OpenPage) -> None:
     alice, bob = stack.user("alice"), stack.user("bob")
     await stack.deposit(alice, 10_000)

@@ -238,6 +238,26 @@ async def test_payments_page_by_page_without_script(stack: WebStack, alice: Shop
     assert by_script.text.count('<li class="payment">') == 10
 
 
+async def test_an_open_page_is_told_of_news_and_of_nothing_else(stack: WebStack, alice: Shopper) -> None:
+    bob = stack.user("bob")
+    by_script = {"HX-Request": "true"}
+
+    async def ask(page: str) -> httpx.Response:
+        found = re.search(r'hx-get="(/wallet/news\?seen=[0-9a-f]+)"', page)
+        assert found is not None
+        return await alice.browser.get(found.group(1), headers=by_script)
+
+    page = (await alice.browser.get("/wallet")).text
+    assert (await ask(page)).status_code == 204
+    await stack.pay(alice.user, bob, 100, memo="news")
+    news = await ask(page)
+    assert "€99.00" in news.text and "news" in news.text and 'id="pay"' not in news.text
+    assert (await ask(news.text)).status_code == 204
+    await stack.hold(alice.user, bob, 500)
+    assert "€5.00 held" in (await ask(news.text)).text
+    assert "/wallet/news" not in (await alice.browser.get("/wallet?before=1")).text
+
+
 async def test_signing_out_here_one_elsewhere_and_everywhere(stack: WebStack, alice: Shopper) -> None:
     other = await stack.session(alice.user, user_agent="Mozilla/5.0 (Android) Chrome/140")
     home = (await alice.browser.get("/")).text

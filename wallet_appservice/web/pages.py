@@ -35,6 +35,7 @@ def wallet_pages(
     page = _WalletPage(payments, guard, pages, ServerName(config.server_name), tokens)
     router.get("")(page.whole)
     router.get("/content")(page.content)
+    router.get("/news")(page.news)
     router.get("/payments")(page.more_payments)
     router.get("/pay")(page.fresh_form)
     router.post("/pay/review")(page.review)
@@ -79,6 +80,24 @@ class _WalletPage:
             widget=not signed_in.by_cookie,
             form=PaymentForm(id=self._new_id()),
             view=await wallet_view(self._payments, signed_in.user_id),
+            **self._common(),
+        )
+
+    async def news(self, request: Request, seen: str = "") -> Response:
+        """What has changed since an open page was last told; nothing when nothing has."""
+        signed_in = await self._guard.require_page(request)
+        if not by_htmx(request):
+            return see_other(PATH)
+        view = await wallet_view(self._payments, signed_in.user_id)
+        if view.fingerprint == seen:
+            return Response(status_code=204)
+        return self._pages.render(
+            request,
+            "wallet_news_fragment.html",
+            signed_in=signed_in,
+            widget=not signed_in.by_cookie,
+            announcement="Your wallet has changed.",
+            view=view,
             **self._common(),
         )
 
@@ -214,6 +233,7 @@ class _WalletPage:
             form=form,
             order=order,
             paid=paid,
+            older=before is not None,
             view=await wallet_view(self._payments, signed_in.user_id, before=before),
             **self._common(),
         )

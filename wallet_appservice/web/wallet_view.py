@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -54,6 +55,13 @@ class WalletView:
     balances: tuple[ShownBalance, ...]
     payments: ShownPayments
     recent_payees: tuple[UserId, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when what is shown changes, so that an open page asks for news without being sent all."""
+        return hashlib.sha256(repr((self.balances, self.payments)).encode("utf-8", "replace")).hexdigest()[
+            :16
+        ]
 
 
 async def wallet_view(payments: Payments, user: UserId, *, before: int | None = None) -> WalletView:

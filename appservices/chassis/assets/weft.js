@@ -39,6 +39,14 @@
     );
   });
 
+  // News that comes by itself never takes away what somebody is at just now.
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, requestConfig } = event.detail;
+    if (requestConfig?.elt?.hasAttribute("data-polls") && target.contains(document.activeElement)) {
+      event.detail.shouldSwap = false;
+    }
+  });
+
   const sameDay = (one, other) => one.toDateString() === other.toDateString();
 
   function showTimes(root) {

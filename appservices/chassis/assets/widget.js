@@ -70,6 +70,14 @@
     }
   }
 
+  async function askClient() {
+    try {
+      return await api.requestOpenIDConnectToken();
+    } catch {
+      throw new Error("Your Matrix client did not say who you are. Allow it to, then try again.");
+    }
+  }
+
   async function exchange(openid) {
     const answer = await fetch("/_weft/sessions/openid", {
       method: "POST",
@@ -107,7 +115,7 @@
       const known = remembered();
       if (known) session = known;
       else {
-        remember(await exchange(await api.requestOpenIDConnectToken()));
+        remember(await exchange(await askClient()));
         signedInAt = Date.now();
       }
     } catch (error) {
