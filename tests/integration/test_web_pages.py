@@ -10,9 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from appservices.chassis.page_assets import Assets, AssetsMissing
+from appservices.chassis.pages import Pages, install_shell
 from appservices.vocabulary.ids import UserId
-from tests.web_stack import WebStack, running_web, web_config
+from tests.synapse import free_port
+from tests.web_stack import WebStack, running_web, served, web_config
 
 _HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 _CODE = re.compile(r'id="code">([^<]+)<')
@@ -347,3 +351,28 @@ async def test_a_fragment_without_a_session_sends_the_whole_page_to_sign_in(
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/signin?next=/wallet")
     widget = await browser.get("/wallet/content", headers={**by_script, "Authorization": "Bearer x"})
     assert widget.status_code == 401 and "hx-redirect" not in widget.headers
+
+
+async def test_a_fault_of_ours_is_told_in_words_and_not_in_detail(stack: WebStack) -> None:
+    app = FastAPI()
+    assets = Assets()
+    install_shell(app, Pages(stack.config.web, assets), assets)
+
+    @app.get("/broken")
+    @app.get("/_weft/broken")
+    async def broken() -> None:
+        raise RuntimeError("a secret detail")
+
+    port = free_port()
+    async with served(app, port=port):
+        page = await stack.http.get(f"http://127.0.0.1:{port}/broken")
+        api = await stack.http.get(f"http://127.0.0.1:{port}/_weft/broken")
+    assert page.status_code == api.status_code == 500
+    assert "Something broke" in page.text and api.json()["errcode"] == "M_UNKNOWN"
+    assert "secret" not in page.text + api.text
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+
+
+def test_without_the_browser_libraries_the_start_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(AssetsMissing, match="scripts/fetch-assets"):
+        Assets(tmp_path)
