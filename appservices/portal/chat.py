@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
+from appservices.chassis.page_words import browser_name
 from appservices.chassis.web_sessions import CODE_ALPHABET, LINK_MINUTES, SessionStore
 
 _CODE = re.compile(rf"[{CODE_ALPHABET}]{{4}}[- ]?[{CODE_ALPHABET}]{{4}}", re.IGNORECASE)
@@ -52,6 +53,7 @@ class HomeCommands:
             return [call.reply("A sign-in code has eight letters and digits, for example: !login K7QF-2MXD")]
         if not call.is_private:
             return [call.reply("Please send sign-in codes to me in a room where we are alone.")]
+        browser = browser_name(await self._sessions.browser_of_code(call.arguments) or "")
         if not await self._sessions.confirm_code(call.arguments, call.sender):
             return [
                 call.reply(
@@ -59,7 +61,9 @@ class HomeCommands:
                 )
             ]
         return [
-            call.reply("A browser is now signed in as you. If that was not your own, send !logout to end it.")
+            call.reply(
+                f"{browser} is now signed in as you. If that is not your own browser, send !logout at once."
+            )
         ]
 
     async def _sessions_of(self, call: CommandCall) -> Sequence[Write]:
@@ -68,7 +72,7 @@ class HomeCommands:
             return call.answer_privately("You are signed in nowhere.")
         lines = [
             f"{_day(session.created_at_ms)} – {_day(session.expires_at_ms)}  "
-            f"{session.user_agent or 'a program'}"
+            f"{browser_name(session.user_agent)}"
             for session in sessions
         ]
         return call.answer_privately("\n".join(lines))

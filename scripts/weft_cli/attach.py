@@ -19,6 +19,9 @@ from scripts.weft_cli.homeserver import (
     registration_paths,
 )
 
+INVITES_OF_ONE_USER_MIN = 50
+"""A burst limit below this would refuse invites of the wallet on a busy day."""
+
 
 def attach(
     homeserver_yaml: Annotated[
@@ -59,6 +62,7 @@ def missing_from(
         *_missing_module(content, config),
         *_missing_registrations(content, config, base),
         *_missing_openid(content),
+        *_missing_invite_limit(content),
     ]
 
 
@@ -111,6 +115,24 @@ def _missing_openid(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
             {},
         )
     ]
+
+
+def _missing_invite_limit(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    limits = content.get("rc_invites")
+    per_user = limits.get("per_user") if isinstance(limits, dict) else None
+    burst = per_user.get("burst_count") if isinstance(per_user, dict) else None
+    if isinstance(burst, int) and burst >= INVITES_OF_ONE_USER_MIN:
+        return []
+    # The other limits under the same key stay as they are.
+    kept = limits if isinstance(limits, dict) else {}
+    per_user_wanted = {"per_second": 5, "burst_count": 200}
+    comment = (
+        "In place of the present `rc_invites`:"
+        if kept
+        else "Everybody invites the same service users; Synapse's own limit is five invites of one user, "
+        "then one in five minutes:"
+    )
+    return [(comment, {"rc_invites": {**kept, "per_user": per_user_wanted}})]
 
 
 def _listed(content: dict[str, Any], key: str) -> list[Any]:

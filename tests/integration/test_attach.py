@@ -63,6 +63,7 @@ def test_attach_says_nothing_to_a_config_that_has_all(tmp_path: Path, data: Path
     whole = yaml.safe_load(SYNAPSE_CONFIG)
     whole["modules"] += missing["modules"]
     whole["app_service_config_files"] = missing["app_service_config_files"]
+    whole["rc_invites"] = missing["rc_invites"]
     whole["listeners"][0]["resources"][0]["names"].append("openid")
     config.write_text(yaml.safe_dump(whole))
     printed = run_weft("attach", "--homeserver-yaml", str(config), data=data)
