@@ -46,6 +46,7 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.ledger.view import Changes, Loaded, StoredRefusal, Wanted
 from wallet_appservice.storage.database_errors import is_disconnect, is_passing
+from wallet_appservice.storage.ledger_chain import extend_chain
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
     LedgerIdType,
@@ -226,6 +227,7 @@ class _SqlBatch:
                 await self._work.execute(statement, rows)
         if changes.transfers:
             await self._work.execute(_UPDATE_HEAD, {"new_position": changes.position})
+        await extend_chain(self._work, changes)
 
     async def _give_up(self, error: Exception) -> None:
         """Drops a connection that does not answer, rather than ask it to roll back."""
