@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -20,16 +20,12 @@ from sqlalchemy import (
     String,
     bindparam,
     cast,
-    delete,
     func,
-    insert,
     select,
     text,
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.sql.expression import any_
 
 from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.vocabulary.ids import AccountId, TransferId
@@ -46,10 +42,10 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.ledger.view import Changes, Loaded, StoredRefusal, Wanted
 from wallet_appservice.storage.database_errors import is_disconnect, is_passing
+from wallet_appservice.storage.ledger_bulk import Values, bulk_of
 from wallet_appservice.storage.ledger_chain import extend_chain
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
-    LedgerIdType,
     ledger_accounts,
     ledger_head,
     ledger_open_pending,
@@ -61,8 +57,6 @@ LOCK_SECONDS_MAX: Final = 10
 """How long a batch waits for another process's batch before it is tried again."""
 STEP_SECONDS_MAX: Final = 30
 """How long each step of a batch (connect, load, write, commit) waits for PostgreSQL to answer."""
-LOOKUP_IDS_MAX: Final = 10_000
-"""Ids of one SELECT; SQLite takes 32,766 parameters at most."""
 OUTCOME_SECONDS_MAX: Final = 20
 """How long PostgreSQL is asked whether a commit took place whose answer was lost."""
 OUTCOME_PAUSE_SECONDS: Final = 0.2
@@ -168,10 +162,11 @@ class _SqlBatch:
 
     async def _load(self, wanted: Wanted) -> Loaded:
         position = await self._lock()
-        accounts = await self._lookup(_LOCK_ACCOUNTS, wanted.account_ids)
-        transfers = await self._lookup(_KNOWN_TRANSFERS, wanted.transfer_ids | wanted.pending_ids)
-        endings = await self._lookup(_KNOWN_ENDINGS, wanted.pending_ids)
-        refusals = await self._lookup(_KNOWN_REFUSALS, wanted.transfer_ids)
+        bulk = await bulk_of(self._work.connection)
+        accounts = await bulk.find(ledger_accounts, "id", wanted.account_ids, lock=True)
+        transfers = await bulk.find(ledger_transfers, "id", wanted.transfer_ids | wanted.pending_ids)
+        endings = await bulk.find(ledger_transfers, "pending_id", wanted.pending_ids)
+        refusals = await bulk.find(ledger_refusals, "id", wanted.transfer_ids)
         ended_by = {row.pending_id: row.mode for row in endings}
         return Loaded(
             accounts=[_account(row) for row in accounts],
@@ -197,34 +192,21 @@ class _SqlBatch:
             self._transaction_id = head.transaction_id
         return int(head.position)
 
-    async def _lookup(
-        self, statements: tuple[Select[Any], Select[Any]], ids: Iterable[str]
-    ) -> list[Row[Any]]:
-        ordered = sorted(ids)
-        rows: list[Row[Any]] = []
-        statement = statements[0 if self._database.is_sqlite else 1]
-        for start in range(0, len(ordered), LOOKUP_IDS_MAX):
-            page = ordered[start : start + LOOKUP_IDS_MAX]
-            rows.extend((await self._work.execute(statement, {"ids": page})).all())
-        return rows
-
     async def _write(self, changes: Changes) -> None:
-        ended = {stored.transfer.pending_id for stored in changes.transfers}
+        bulk = await bulk_of(self._work.connection)
+        transfers = changes.transfers
+        ended = {item.transfer.pending_id for item in transfers if item.transfer.pending_id is not None}
         opened = [
-            {"id": stored.transfer.id, "position": stored.position, "expires_at_ms": stored.expires_at_ms}
-            for stored in changes.transfers
+            (stored.transfer.id, stored.position, stored.expires_at_ms)
+            for stored in transfers
             if stored.transfer.mode is TransferMode.PENDING and stored.transfer.id not in ended
         ]
-        for statement, rows in (
-            (_INSERT_ACCOUNT, [_account_row(account) for account in changes.opened]),
-            (_UPDATE_ACCOUNT, [_sums_row(account) for account in changes.changed]),
-            (_INSERT_TRANSFER, [_transfer_row(stored) for stored in changes.transfers]),
-            (_INSERT_REFUSAL, [_refusal_row(refusal) for refusal in changes.refusals]),
-            (_INSERT_OPEN_PENDING, opened),
-            (_DELETE_OPEN_PENDING, [{"ended_id": id} for id in sorted(filter(None, ended))]),
-        ):
-            if rows:
-                await self._work.execute(statement, rows)
+        await bulk.insert(ledger_accounts, [_account_values(account) for account in changes.opened])
+        await bulk.update(ledger_accounts, _SUMS, [_sums_values(account) for account in changes.changed])
+        await bulk.insert(ledger_transfers, [_transfer_values(stored) for stored in transfers])
+        await bulk.insert(ledger_refusals, [_refusal_values(refusal) for refusal in changes.refusals])
+        await bulk.insert(ledger_open_pending, opened)
+        await bulk.delete(ledger_open_pending, "id", ended)
         if changes.transfers:
             await self._work.execute(_UPDATE_HEAD, {"new_position": changes.position})
         await extend_chain(self._work, changes)
@@ -305,46 +287,45 @@ def _account(row: Row[Any]) -> Account:
     )
 
 
-def _account_row(account: Account) -> dict[str, Any]:
-    return {column.name: getattr(account, column.name) for column in ledger_accounts.columns}
+def _account_values(account: Account) -> Values:
+    return tuple(getattr(account, column.name) for column in ledger_accounts.columns)
 
 
-def _sums_row(account: Account) -> dict[str, Any]:
-    return {
-        "changed_id": account.id,
-        "debits_pending": account.debits_pending,
-        "debits_posted": account.debits_posted,
-        "credits_pending": account.credits_pending,
-        "credits_posted": account.credits_posted,
-    }
+_SUMS: Final = ("id", "debits_pending", "debits_posted", "credits_pending", "credits_posted")
 
 
-def _transfer_row(stored: StoredTransfer) -> dict[str, Any]:
+def _sums_values(account: Account) -> Values:
+    return (
+        account.id,
+        account.debits_pending,
+        account.debits_posted,
+        account.credits_pending,
+        account.credits_posted,
+    )
+
+
+def _transfer_values(stored: StoredTransfer) -> Values:
+    """In the order of the table's columns."""
     transfer = stored.transfer
-    return {
-        "position": stored.position,
-        "id": transfer.id,
-        "debit_account_id": transfer.debit_account_id,
-        "credit_account_id": transfer.credit_account_id,
-        "amount_minor": transfer.amount_minor,
-        "currency": transfer.currency,
-        "code": transfer.code.value,
-        "mode": transfer.mode.value,
-        "pending_id": transfer.pending_id,
-        "timeout_seconds": transfer.timeout_seconds,
-        "linked": transfer.linked,
-        "reference": transfer.reference,
-        "at_ms": stored.at_ms,
-    }
+    return (
+        stored.position,
+        transfer.id,
+        transfer.debit_account_id,
+        transfer.credit_account_id,
+        transfer.amount_minor,
+        transfer.currency,
+        str(transfer.code),
+        str(transfer.mode),
+        transfer.pending_id,
+        transfer.timeout_seconds,
+        transfer.linked,
+        transfer.reference,
+        stored.at_ms,
+    )
 
 
-def _refusal_row(refusal: StoredRefusal) -> dict[str, Any]:
-    return {
-        "id": refusal.id,
-        "content": refusal.content,
-        "refusal": refusal.refusal.value,
-        "at_ms": refusal.at_ms,
-    }
+def _refusal_values(refusal: StoredRefusal) -> Values:
+    return (refusal.id, refusal.content, str(refusal.refusal), refusal.at_ms)
 
 
 def _failure(error: Exception) -> StoreBusy | StoreRefused:
@@ -354,16 +335,6 @@ def _failure(error: Exception) -> StoreBusy | StoreRefused:
 def _words(error: Exception) -> str:
     """What the database says, on one line, without the statement and its parameters."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _by_ids(statement: Select[Any], column: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
-    """The statement for the rows of the ids in `ids`: for SQLite, and for PostgreSQL, where one array keeps
-    the statement the same (and prepared) for any number of ids."""
-    array = bindparam("ids", type_=ARRAY(LedgerIdType))
-    return (
-        statement.where(column.in_(bindparam("ids", expanding=True))),
-        statement.where(column == any_(array)),
-    )
 
 
 def _with_ending(positions: Select[Any]) -> Select[Any]:
@@ -420,29 +391,6 @@ _LOCK_HEAD = _HEAD.add_columns(
 ).with_for_update()
 _LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
 _STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
-_LOCK_ACCOUNTS = _by_ids(
-    select(ledger_accounts).order_by(ledger_accounts.c.id).with_for_update(), ledger_accounts.c.id
-)
-_KNOWN_TRANSFERS = _by_ids(select(ledger_transfers), ledger_transfers.c.id)
-_KNOWN_ENDINGS = _by_ids(
-    select(ledger_transfers.c.pending_id, ledger_transfers.c.mode), ledger_transfers.c.pending_id
-)
-_KNOWN_REFUSALS = _by_ids(select(ledger_refusals), ledger_refusals.c.id)
-_INSERT_ACCOUNT = insert(ledger_accounts)
-_UPDATE_ACCOUNT = (
-    update(ledger_accounts)
-    .where(ledger_accounts.c.id == bindparam("changed_id"))
-    .values(
-        debits_pending=bindparam("debits_pending"),
-        debits_posted=bindparam("debits_posted"),
-        credits_pending=bindparam("credits_pending"),
-        credits_posted=bindparam("credits_posted"),
-    )
-)
-_INSERT_TRANSFER = insert(ledger_transfers)
-_INSERT_REFUSAL = insert(ledger_refusals)
-_INSERT_OPEN_PENDING = insert(ledger_open_pending)
-_DELETE_OPEN_PENDING = delete(ledger_open_pending).where(ledger_open_pending.c.id == bindparam("ended_id"))
 _UPDATE_HEAD = (
     update(ledger_head).where(ledger_head.c.id == HEAD_ID).values(position=bindparam("new_position"))
 )
