@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Final, Generic
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
-from wallet_appservice.ledger.rules import AccountResult, judge, open_accounts
+from wallet_appservice.ledger.rules import AccountResult, content_refusal, judge, open_accounts
 from wallet_appservice.ledger.store import CommitUnknown, Effect, LedgerStore, StoreBusy, StoreRefused
 from wallet_appservice.ledger.values import (
     Account,
     NewAccount,
     StoredTransfer,
     Transfer,
+    TransferRefusal,
     TransferResult,
     expiry_of,
 )
@@ -99,7 +100,10 @@ class _Waiting(Generic[Effect]):
     """A submission and the caller who waits for its answer."""
 
     submission: Submission[Effect]
-    wanted: Wanted
+    content_refusals: Sequence[TransferRefusal | None]
+    """Of each of its transfers, told before it waits: such a fault is its caller's alone."""
+    account_ids: Sequence[AccountId]
+    """Of the accounts that it opens, valid ids only."""
     answer: asyncio.Future[_Answer]
     # Set for the current attempt only, until its batch is durable.
     judged: _Answer | None = None
@@ -217,7 +221,9 @@ class Ledger(Generic[Effect]):
         if not self._accepts:
             raise LedgerUnavailable("the ledger is not running")
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Waiting(submission, _wanted(submission), answer))
+        contents = [content_refusal(transfer) for transfer in submission.transfers]
+        account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
+        await self._queue.put(_Waiting(submission, contents, account_ids, answer))
         if self._has_ended:
             # It found its place in the queue only when nobody took from it any more.
             raise LedgerUnavailable("the ledger was stopped")
@@ -307,7 +313,7 @@ class Ledger(Generic[Effect]):
 
     async def _attempt(self, batch: Sequence[_Waiting[Effect]]) -> None:
         async with self._store.batch() as store_batch:
-            view = View(await store_batch.load(_all_wanted(batch)))
+            view = View(await store_batch.load(_wanted(batch)))
             at_ms = self._clock()
             for waiting in batch:
                 _judge(view, waiting, at_ms)
@@ -323,7 +329,13 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
     try:
         accounts = open_accounts(view, submission.accounts)
         refused = frozenset(result.account.id for result in accounts if result.refusal is not None)
-        transfers = judge(view, submission.transfers, at_ms=at_ms, accounts_refused=refused)
+        transfers = judge(
+            view,
+            submission.transfers,
+            at_ms=at_ms,
+            accounts_refused=refused,
+            content_refusals=waiting.content_refusals,
+        )
         waiting.effects = tuple(submission.effects(transfers))
         waiting.judged = _Answer(accounts, transfers)
     except Exception as error:
@@ -331,25 +343,24 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
         waiting.fault = error
 
 
-def _wanted(submission: Submission[Effect]) -> Wanted:
-    """The ids that a submission speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
-    transfers = submission.transfers
-    touched = (id for item in transfers for id in (item.debit_account_id, item.credit_account_id))
-    opened = (account.id for account in submission.accounts)
-    pending = (item.pending_id for item in transfers)
-    return Wanted(
-        account_ids=frozenset(id for id in (*opened, *touched) if is_ledger_id(id)),
-        transfer_ids=frozenset(item.id for item in transfers if is_ledger_id(item.id)),
-        pending_ids=frozenset(id for id in pending if id is not None and is_ledger_id(id)),
-    )
-
-
-def _all_wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
-    return Wanted(
-        account_ids=frozenset().union(*(waiting.wanted.account_ids for waiting in batch)),
-        transfer_ids=frozenset().union(*(waiting.wanted.transfer_ids for waiting in batch)),
-        pending_ids=frozenset().union(*(waiting.wanted.pending_ids for waiting in batch)),
-    )
+def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
+    """The ids that a batch speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
+    account_ids: set[AccountId] = set()
+    transfer_ids: set[TransferId] = set()
+    pending_ids: set[TransferId] = set()
+    for waiting in batch:
+        account_ids.update(waiting.account_ids)
+        for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
+            if refusal is None:
+                transfer_ids.add(transfer.id)
+                account_ids.add(transfer.debit_account_id)
+                account_ids.add(transfer.credit_account_id)
+                if transfer.pending_id is not None:
+                    pending_ids.add(transfer.pending_id)
+            elif is_ledger_id(transfer.id):
+                # Nothing of it matters but whether its id was answered before.
+                transfer_ids.add(transfer.id)
+    return Wanted(account_ids=account_ids, transfer_ids=transfer_ids, pending_ids=pending_ids)
 
 
 def _expiry_submission(

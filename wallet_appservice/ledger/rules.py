@@ -68,12 +68,21 @@ def judge(
     *,
     at_ms: int,
     accounts_refused: Collection[AccountId] = (),
+    content_refusals: Sequence[TransferRefusal | None] | None = None,
 ) -> tuple[TransferResult, ...]:
-    """Applies to the view what the rules allow and answers each transfer, in order."""
+    """Applies to the view what the rules allow and answers each transfer, in order.
+
+    `content_refusals` are what `content_refusal` says of each, from whoever has asked it already.
+    """
+    if content_refusals is None:
+        content_refusals = [content_refusal(transfer) for transfer in transfers]
+    judgement = _Judgement(view, at_ms, accounts_refused)
     results: list[TransferResult] = []
-    for chain in _chains(transfers):
-        judgement = _Judgement(view, at_ms, accounts_refused)
-        results.extend(judgement.of_chain(chain) if chain[0].linked else (judgement.of_one(chain[0]),))
+    for start, end in _chains(transfers):
+        if transfers[start].linked:
+            results += judgement.of_chain(transfers[start:end], content_refusals[start:end])
+        else:
+            results.append(judgement.of_one(transfers[start], content_refusals[start]))
     return tuple(results)
 
 
@@ -141,22 +150,24 @@ class _Judgement:
     at_ms: int
     accounts_refused: Collection[AccountId]
 
-    def of_one(self, transfer: Transfer) -> TransferResult:
+    def of_one(self, transfer: Transfer, content: TransferRefusal | None) -> TransferResult:
         known = self._known(transfer)
         if known is not None:
             return known
-        refusal = content_refusal(transfer) or self._state_refusal(transfer)
+        refusal = content or self._state_refusal(transfer)
         if refusal is not None:
             return self._refused(transfer, refusal)
         return self._applied(transfer)
 
-    def of_chain(self, chain: Sequence[Transfer]) -> list[TransferResult]:
+    def of_chain(
+        self, chain: Sequence[Transfer], contents: Sequence[TransferRefusal | None]
+    ) -> list[TransferResult]:
         """All or none. The chain is part of its transfers' content: one that was applied in other company
         is not applied again, and does not make the rest valid."""
         known = [self._known(transfer) for transfer in chain]
         if all(result is not None and result.refusal is None for result in known):
             return [result for result in known if result is not None]
-        reasons = [content_refusal(transfer) for transfer in chain]
+        reasons = list(contents)
         if chain[-1].linked:
             reasons[-1] = TransferRefusal.LINKED_CHAIN_OPEN
         if not any(reasons) and not any(known):
@@ -220,13 +231,13 @@ class _Judgement:
         return TransferResult(transfer, refusal, self.at_ms)
 
 
-def _chains(transfers: Sequence[Transfer]) -> Iterator[Sequence[Transfer]]:
-    """Cuts transfers into chains; what is linked to nothing is a chain of one."""
+def _chains(transfers: Sequence[Transfer]) -> Iterator[tuple[int, int]]:
+    """Where each chain starts and ends; what is linked to nothing is a chain of one."""
     start = 0
-    for index, transfer in enumerate(transfers):
-        if not transfer.linked or index == len(transfers) - 1:
-            yield transfers[start : index + 1]
-            start = index + 1
+    for end, transfer in enumerate(transfers, 1):
+        if not transfer.linked or end == len(transfers):
+            yield start, end
+            start = end
 
 
 def _ending_refusal(transfer: Transfer, pending: StoredTransfer | None, at_ms: int) -> TransferRefusal | None:
@@ -301,7 +312,9 @@ def _timeout_fits(transfer: Transfer) -> bool:
 
 def _is_storable(text: str) -> bool:
     """Whether both databases can keep the text: no NUL, no half of a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return "\x00" not in text and (
+        text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    )
 
 
 def _hash(transfer: Transfer) -> str:

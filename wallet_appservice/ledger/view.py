@@ -7,7 +7,9 @@ was changed since a mark can be taken back, so that a chain or a submission leav
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId
 from wallet_appservice.ledger.values import (
@@ -35,10 +37,10 @@ class StoredRefusal:
 class Wanted:
     """What a batch needs to know, valid ids only."""
 
-    account_ids: frozenset[AccountId]
-    transfer_ids: frozenset[TransferId]
+    account_ids: AbstractSet[AccountId]
+    transfer_ids: AbstractSet[TransferId]
     """Of the batch's own transfers."""
-    pending_ids: frozenset[TransferId]
+    pending_ids: AbstractSet[TransferId]
     """Of the transfers that the batch's transfers are to end."""
 
 
@@ -64,8 +66,7 @@ class Changes:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A moment to which a view can be taken back."""
 
     opened: int
