@@ -65,7 +65,11 @@ async def test_an_empty_ledger_is_right(ledger_database: Database) -> None:
             "ledger_accounts",
             "credits_posted is 101, but its transfers add up to 100",
         ),
-        ("UPDATE ledger_transfers SET amount_minor = 11 WHERE position = 2", "ledger_accounts", "add up to"),
+        (
+            "UPDATE ledger_transfers SET amount_minor = 11 WHERE position = 2",
+            "ledger_transfers",
+            "not what was written",
+        ),
         (
             "UPDATE ledger_transfers SET amount_minor = 101 WHERE position = 2",
             "ledger_transfers",
@@ -90,7 +94,7 @@ async def test_an_empty_ledger_is_right(ledger_database: Database) -> None:
         ),
         ("UPDATE ledger_transfers SET at_ms = at_ms + 60000 WHERE position = 4", "ledger_transfers", "after"),
         (
-            "UPDATE ledger_transfers SET at_ms = at_ms + 60000 WHERE position = 5",
+            "UPDATE ledger_open_pending SET expires_at_ms = expires_at_ms + 60000",
             "ledger_open_pending",
             "time",
         ),
@@ -102,7 +106,7 @@ async def test_an_empty_ledger_is_right(ledger_database: Database) -> None:
         ("DELETE FROM ledger_open_pending", "ledger_open_pending", "not listed as open"),
         ("UPDATE ledger_open_pending SET id = :held", "ledger_open_pending", "not pending"),
         ("UPDATE ledger_refusals SET id = :held", "ledger_refusals", "was refused"),
-        ("DELETE FROM ledger_accounts WHERE id = :bob", "ledger_transfers", "does not exist"),
+        ("DELETE FROM ledger_accounts WHERE id = :bob", "ledger_accounts", "is missing: batch 1 opened it"),
     ],
 )
 async def test_the_first_row_that_differs_is_named(

@@ -1,19 +1,24 @@
 """Proves the ledger from its transfers alone: what `weft wallet verify` runs.
 
 It shares no code with the rules that made the transfers: it reads them one after another, adds up what every
-account must hold, and compares. It changes nothing, needs no lock, and sees one moment of the database while
-payments go on.
+account must hold, follows the hash chain, and compares, with checkpoints too. It changes nothing, needs no
+lock, and sees one moment of the database while payments go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, Table, bindparam, func, select, text
+from sqlalchemy import Row, Select, Table, bindparam, func, select
 
 from appservices.chassis.database import Database, UnitOfWork
+from wallet_appservice.storage.chain_check import ChainCheck
+from wallet_appservice.storage.checkpoint_check import CheckpointCheck, CheckpointSigner
+from wallet_appservice.storage.ledger_chain import ledger_chain, record_of_account
+from wallet_appservice.storage.ledger_checkpoints import SUM_NAMES, Checkpoint, stored_contents
+from wallet_appservice.storage.ledger_difference import Difference, Differs
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
     ledger_accounts,
@@ -24,17 +29,8 @@ from wallet_appservice.storage.ledger_tables import (
 )
 
 PAGE_ROWS: Final = 5_000
-SUM_NAMES: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first row that is not what the transfers say, and a sentence about it."""
-
-    table: str
-    row: str
-    """The row's id; for a transfer, its position."""
-    sentence: str
+CHAIN_PAGE_ROWS: Final = 200
+"""A row of the chain may hold 20 KB of marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +40,10 @@ class LedgerCheck:
     accounts_count: int
     transfers_count: int
     position: int
+    batches_count: int
+    link: str
+    """Of the chain, after the last batch that was found right."""
+    checkpoints_count: int
     difference: Difference | None
     in_circulation_minor: Mapping[str, int]
     """By currency: what accounts hold in credit, which equals what others owe."""
@@ -54,26 +54,23 @@ class LedgerCheck:
 
 
 async def verify(
-    database: Database, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    database: Database,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    signer: CheckpointSigner | None = None,
+    checkpoints: Sequence[Checkpoint] = (),
 ) -> LedgerCheck:
-    """Recomputes the ledger. `on_progress` gets the rows done and the rows in all, transfers and accounts."""
+    """Recomputes the ledger. `on_progress` gets the rows done and the rows in all, transfers and accounts.
+
+    Stored checkpoints are checked as well if it is known who signs them, and so are the given ones.
+    """
     async with database.read() as work:
-        if not database.is_sqlite:
-            # One snapshot for all pages; SQLite gives that by itself.
-            await work.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        return await _Check(work, on_progress).run()
-
-
-class _Found(Exception):
-    """Ends the check at the first difference."""
-
-    def __init__(self, table: Table, row: object, sentence: str) -> None:
-        super().__init__(sentence)
-        self.difference = Difference(table.name, str(row), sentence)
+        return await _Check(work, on_progress).run(signer, checkpoints)
 
 
 @dataclass(slots=True)
 class _Account:
+    kind: str
     currency: str
     debits_may_not_exceed: bool
     credits_may_not_exceed: bool
@@ -97,20 +94,30 @@ class _Check:
         self._on_progress = on_progress
         self._total = 0
         self._accounts: dict[str, _Account] = {}
+        self._checkpoints = CheckpointCheck(self._accounts)
+        self._records: dict[str, bytes] = {}
+        self._chain = ChainCheck(
+            self._rows(ledger_chain, "number", CHAIN_PAGE_ROWS), self._records, self._checkpoints.pass_batch
+        )
         self._pending: dict[str, Row[Any]] = {}
         self._position = 0
         self._compared = 0
 
-    async def run(self) -> LedgerCheck:
+    async def run(self, signer: CheckpointSigner | None, checkpoints: Sequence[Checkpoint]) -> LedgerCheck:
         difference: Difference | None = None
+        if signer is not None:
+            self._checkpoints.expect(await stored_contents(self._work), checkpoints, signer)
         try:
             await self._check()
-        except _Found as found:
+        except Differs as found:
             difference = found.difference
         return LedgerCheck(
             accounts_count=self._compared,
             transfers_count=self._position,
             position=self._position,
+            batches_count=self._chain.batches_count,
+            link=self._chain.link.hex(),
+            checkpoints_count=self._checkpoints.count,
             difference=difference,
             in_circulation_minor=self._in_circulation(),
         )
@@ -119,30 +126,40 @@ class _Check:
         self._total = sum([await self._count(table) for table in (ledger_transfers, ledger_accounts)])
         self._on_progress(0, self._total)
         async for row in self._rows(ledger_accounts, "id"):
+            self._records[row.id] = record_of_account(row)
             self._accounts[row.id] = _Account(
-                row.currency, row.debits_must_not_exceed_credits, row.credits_must_not_exceed_debits
+                row.kind,
+                row.currency,
+                row.debits_must_not_exceed_credits,
+                row.credits_must_not_exceed_debits,
             )
+        await self._chain.begin()
         async for row in self._rows(ledger_transfers, "position"):
+            if row.position != self._position + 1:
+                missing = self._position + 1
+                raise Differs(ledger_transfers, missing, f"transfer {missing} is missing")
+            if self._chain.needs_batch:
+                await self._chain.next_batch(row.position)
             self._apply(row)
+            self._chain.add(row)
             if self._position % PAGE_ROWS == 0:
                 self._on_progress(self._position, self._total)
+        await self._chain.finish()
         await self._check_head()
         async for row in self._rows(ledger_accounts, "id"):
             self._compare(row)
         await self._check_open_pending()
         await self._check_refusals()
         self._check_zero_sums()
+        self._checkpoints.finish(self._position)
         self._on_progress(self._total, self._total)
 
     def _apply(self, row: Row[Any]) -> None:
         """Replays one transfer."""
 
-        def found(sentence: str) -> _Found:
-            return _Found(ledger_transfers, row.position, f"transfer {row.position} ({row.id}): {sentence}")
+        def found(sentence: str) -> Differs:
+            return Differs(ledger_transfers, row.position, f"transfer {row.position} ({row.id}): {sentence}")
 
-        if row.position != self._position + 1:
-            missing = self._position + 1
-            raise _Found(ledger_transfers, missing, f"transfer {missing} is missing")
         if row.amount_minor <= 0:
             raise found("its amount is not more than zero")
         if row.debit_account_id == row.credit_account_id:
@@ -157,6 +174,7 @@ class _Check:
                     f"the {side} account {id} is in {account.currency}, the transfer in {row.currency}"
                 )
             sides.append(account)
+            self._checkpoints.touch(id)
         problem = self._move(row, sides[0].sums, sides[1].sums)
         if problem is not None:
             raise found(problem)
@@ -203,13 +221,13 @@ class _Check:
     async def _check_head(self) -> None:
         head = (await self._work.execute(select(ledger_head))).one_or_none()
         if head is None:
-            raise _Found(ledger_head, HEAD_ID, "the ledger's head is missing")
+            raise Differs(ledger_head, HEAD_ID, "the ledger's head is missing")
         if head.position > self._position:
             missing = self._position + 1
-            raise _Found(ledger_transfers, missing, f"transfer {missing} is missing, the last of them")
+            raise Differs(ledger_transfers, missing, f"transfer {missing} is missing, the last of them")
         if head.position < self._position:
             sentence = f"the ledger ends at {head.position}, but there is a transfer {self._position}"
-            raise _Found(ledger_head, HEAD_ID, sentence)
+            raise Differs(ledger_head, HEAD_ID, sentence)
 
     def _compare(self, row: Row[Any]) -> None:
         computed = self._accounts[row.id].sums
@@ -220,7 +238,7 @@ class _Check:
                     f"account {row.id} of {row.owner}: {name} is {stored}, "
                     f"but its transfers add up to {computed[name]}"
                 )
-                raise _Found(ledger_accounts, row.id, sentence)
+                raise Differs(ledger_accounts, row.id, sentence)
         self._compared += 1
 
     async def _check_open_pending(self) -> None:
@@ -228,18 +246,18 @@ class _Check:
         async for row in self._rows(ledger_open_pending, "id"):
             pending = self._pending.get(row.id)
             if pending is None:
-                raise _Found(
+                raise Differs(
                     ledger_open_pending, row.id, f"{row.id} is listed as open, but it is not pending"
                 )
             if (row.position, row.expires_at_ms) != (pending.position, _expires_at_ms(pending)):
-                raise _Found(
+                raise Differs(
                     ledger_open_pending, row.id, f"{row.id} is listed with another position or time-out"
                 )
             seen += 1
         if seen != len(self._pending):
             listed = {row.id async for row in self._rows(ledger_open_pending, "id")}
             missing = next(id for id in self._pending if id not in listed)
-            raise _Found(ledger_open_pending, missing, f"{missing} is pending, but it is not listed as open")
+            raise Differs(ledger_open_pending, missing, f"{missing} is pending, but it is not listed as open")
 
     async def _check_refusals(self) -> None:
         both = (
@@ -250,7 +268,7 @@ class _Check:
         )
         id = (await self._work.execute(both)).scalar_one_or_none()
         if id is not None:
-            raise _Found(ledger_refusals, id, f"{id} was refused, but there is a transfer of that id")
+            raise Differs(ledger_refusals, id, f"{id} was refused, but there is a transfer of that id")
 
     def _check_zero_sums(self) -> None:
         """Every transfer adds the same to both sides, so this can fail only by a fault of this check."""
@@ -261,7 +279,7 @@ class _Check:
                 ("debits_pending", "credits_pending"),
             ):
                 if sum(item[debits] for item in sums) != sum(item[credits] for item in sums):
-                    raise _Found(ledger_accounts, currency, f"debits and credits in {currency} differ")
+                    raise Differs(ledger_accounts, currency, f"debits and credits in {currency} differ")
 
     def _in_circulation(self) -> dict[str, int]:
         circulation: dict[str, int] = {}
@@ -273,16 +291,16 @@ class _Check:
     async def _count(self, table: Table) -> int:
         return int((await self._work.execute(select(func.count()).select_from(table))).scalar_one())
 
-    async def _rows(self, table: Table, key: str) -> AsyncIterator[Row[Any]]:
+    async def _rows(self, table: Table, key: str, page_rows: int = PAGE_ROWS) -> AsyncIterator[Row[Any]]:
         """All rows in the order of the key, page by page."""
         column = table.c[key]
-        first: Select[Any] = select(table).order_by(column).limit(PAGE_ROWS)
+        first: Select[Any] = select(table).order_by(column).limit(page_rows)
         following = first.where(column > bindparam("after"))
         page = (await self._work.execute(first)).all()
         while page:
             for row in page:
                 yield row
-            if len(page) < PAGE_ROWS:
+            if len(page) < page_rows:
                 return
             after = getattr(page[-1], key)
             page = (await self._work.execute(following, {"after": after})).all()
