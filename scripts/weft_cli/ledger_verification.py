@@ -2,47 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from appservices.chassis.config import WeftConfig
+from appservices.chassis.config import WeftConfig, load_signing_key
+from appservices.chassis.database import Database
 from appservices.chassis.migrations import is_current
 from appservices.vocabulary.money import Currency, CurrencyCode, format_minor
 from scripts.weft_cli.composition import WALLET_BRANCHES, open_configured_database
 from scripts.weft_cli.database_files import is_missing
 from scripts.weft_cli.failure import CommandFailed
+from wallet_appservice.storage.checkpoint_check import CheckpointSigner
 from wallet_appservice.storage.ledger_check import verify
+from wallet_appservice.storage.ledger_checkpoints import Checkpoint, CheckpointInvalid, read_checkpoint
+
+CHECKPOINT_FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
-async def verify_ledger(config: WeftConfig) -> None:
+async def verify_ledger(config: WeftConfig, checkpoint_files: Sequence[Path] = ()) -> None:
     """Prints what was checked. Raises CommandFailed with the first difference, or when there is no ledger."""
+    signer = checkpoint_signer(config)
+    given = [found for path in checkpoint_files for found in _read_checkpoints(path, signer)]
+    async with open_existing_ledger(config) as database:
+        with progress_bar("Recomputing the ledger") as on_progress:
+            check = await verify(database, on_progress, signer=signer, checkpoints=given)
+    if check.difference is not None:
+        raise CommandFailed(
+            f"The ledger is not right: {check.difference.sentence} "
+            f"({check.difference.table}, row {check.difference.row})."
+        )
+    print(
+        f"The ledger is right: {check.transfers_count} transfers, {check.accounts_count} accounts, "
+        f"{check.checkpoints_count} checkpoints."
+    )
+    print(f"Chain: batch {check.batches_count}, {check.link}")
+    for code, circulating in sorted(check.in_circulation_minor.items()):
+        print(f"In circulation: {_amount(config, code, circulating)}")
+
+
+@asynccontextmanager
+async def open_existing_ledger(config: WeftConfig) -> AsyncIterator[Database]:
+    """The wallet's database for those who make none. Raises CommandFailed when there is no ledger."""
     database = open_configured_database(config, key="wallet.database", url=config.wallet.database)
     try:
         if is_missing(database) or not await is_current(database, *WALLET_BRANCHES):
             raise CommandFailed(
                 "There is no ledger of this version yet: the first start or deposit makes it."
             )
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Recomputing the ledger", total=None)
-            check = await verify(
-                database, lambda done, total: progress.update(task, completed=done, total=total)
-            )
+        yield database
     finally:
         await database.close()
-    if check.difference is not None:
-        raise CommandFailed(
-            f"The ledger is not right: {check.difference.sentence} "
-            f"({check.difference.table}, row {check.difference.row})."
-        )
-    print(f"The ledger is right: {check.transfers_count} transfers, {check.accounts_count} accounts.")
-    for code, circulating in sorted(check.in_circulation_minor.items()):
-        print(f"In circulation: {_amount(config, code, circulating)}")
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal's error stream, moved by calling with what is done and what there is in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def checkpoint_signer(config: WeftConfig) -> CheckpointSigner:
+    """This wallet and its public key. Raises ConfigInvalid."""
+    name = config.wallet.signing_key_file
+    key = load_signing_key(config, key="wallet.signing_key_file", name=name)
+    return CheckpointSigner(config.wallet_user, {key.key_id: key.public_base64})
+
+
+def _read_checkpoints(path: Path, signer: CheckpointSigner) -> list[Checkpoint]:
+    """All checkpoints of a file, one a line."""
+    with path.open("rb") as file:
+        content = file.read(CHECKPOINT_FILE_BYTES_MAX)
+    try:
+        lines = [line for line in content.decode().split("\n") if line.strip()]
+        if not lines:
+            raise CheckpointInvalid("it is empty")
+        return [read_checkpoint(line.strip(), wallet=signer.wallet, keys=signer.keys) for line in lines]
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"{path} is not text.") from error
+    except CheckpointInvalid as error:
+        raise CommandFailed(f"{path} can't be checked against: {error}.") from error
 
 
 def _amount(config: WeftConfig, code: str, amount_minor: int) -> str:

@@ -16,7 +16,13 @@ from fastapi.responses import JSONResponse
 
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.commands import CommandRouter
-from appservices.chassis.config import HomeSection, WalletSection, WeftConfig, load_registration
+from appservices.chassis.config import (
+    HomeSection,
+    WalletSection,
+    WeftConfig,
+    load_registration,
+    load_signing_key,
+)
 from appservices.chassis.database import Database, Write
 from appservices.chassis.encryption import BotDevice
 from appservices.chassis.homeserver import Homeserver, open_session
@@ -46,6 +52,7 @@ from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
@@ -157,6 +164,8 @@ class _Composition:
             Ledger(SqlLedgerStore(database), clock=system_clock)
         )
 
+        await self._make_daily_checkpoints(database)
+
         async def display_name(user: UserId) -> str | None:
             profile = await service.device.intent.profile(user)
             return profile.display_name if profile else None
@@ -192,6 +201,21 @@ class _Composition:
             )
         )
         return service, payments
+
+    async def _make_daily_checkpoints(self, database: Database) -> None:
+        config = self._config
+        name = config.wallet.signing_key_file
+        key = load_signing_key(config, key="wallet.signing_key_file", name=name)
+        task = asyncio.create_task(
+            make_daily_checkpoints(database, wallet=config.wallet_user, key=key, clock=system_clock),
+            name="daily checkpoints",
+        )
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait({task})
+
+        self._stack.push_async_callback(stop)
 
     async def _service(
         self, identity: ServiceIdentity, section: HomeSection | WalletSection, database: Database

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -18,6 +19,7 @@ from appservices.vocabulary.money import AmountUnreadable, Money, format_minor
 from scripts.weft_cli.data_folder import DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.user import local_user
+from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 
 if TYPE_CHECKING:
     from wallet_appservice.payments.actions import Outcome, Payments
@@ -124,11 +126,25 @@ def balances(
 
 
 @wallet_commands.command()
-def verify(data: DataOption = None) -> None:
-    """Recompute every balance from the transfers alone. Exit status 1 when something differs."""
+def verify(
+    data: DataOption = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="A checkpoint that you have kept; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Recompute balances and hash chain from the transfers alone. Exit status 1 when something differs."""
     from scripts.weft_cli.ledger_verification import verify_ledger
 
-    asyncio.run(verify_ledger(load_config(find_data_folder(data).path)))
+    asyncio.run(verify_ledger(load_config(find_data_folder(data).path), checkpoint or ()))
+
+
+wallet_commands.command()(make_checkpoint)
 
 
 def _parts(balance: Any) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from tests.ledger_samples import ALICE, BOB, WALLET_MIGRATIONS, deposit, open_le
 from wallet_appservice.ledger.chain import FIRST_LINK
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.values import TransferMode
+from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.storage.checkpoint_check import CheckpointSigner
 from wallet_appservice.storage.ledger_chain import (
     chain_row,
@@ -31,6 +32,7 @@ from wallet_appservice.storage.ledger_checkpoints import (
     CheckpointInvalid,
     make_checkpoint,
     read_checkpoint,
+    stored_contents,
 )
 from wallet_appservice.storage.ledger_difference import Difference
 from wallet_appservice.storage.ledger_tables import LedgerIdType, ledger_accounts, ledger_transfers
@@ -341,3 +343,31 @@ async def test_a_ledger_of_before_the_chain_gets_the_same_one_on_every_run(used:
     async with open_ledger(used) as ledger:
         await submit(ledger, deposit("more", ALICE, 50))
     assert (await checked(used)).batches_count == 3
+
+
+async def test_a_running_service_makes_a_checkpoint_a_day(used: Database) -> None:
+    now = 1_800_000_000_000
+    running = asyncio.create_task(
+        make_daily_checkpoints(used, wallet=WALLET, key=KEY, clock=lambda: now, look_seconds=0.01)
+    )
+    try:
+        await _until_checkpoints(used, 1)
+        now += 23 * 3_600_000
+        await asyncio.sleep(0.1)
+        assert await _checkpoints_count(used) == 1
+        now += 3_600_000
+        await _until_checkpoints(used, 2)
+    finally:
+        running.cancel()
+    assert (await checked(used)).checkpoints_count == 2
+
+
+async def _checkpoints_count(database: Database) -> int:
+    async with database.read() as work:
+        return len(await stored_contents(work))
+
+
+async def _until_checkpoints(database: Database, count: int) -> None:
+    async with asyncio.timeout(10):
+        while await _checkpoints_count(database) < count:
+            await asyncio.sleep(0.01)
