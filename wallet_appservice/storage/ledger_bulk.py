@@ -63,7 +63,7 @@ class _PostgresqlBulk:
     async def find(self, table: Table, key: str, ids: Collection[str], *, lock: bool = False) -> list[Any]:
         if not ids:
             return []
-        # Not `key = ANY(array)`: that may be planned as a scan which compares every row with every id.
+        # Not `key = ANY(array)`: a plan that scans would compare every row with every id.
         statement = (
             f"SELECT {_list(table.columns.keys(), 'found')} FROM unnest($1::uuid[]) AS wanted(id) "
             f"JOIN {table.name} AS found ON found.{key} = wanted.id"
