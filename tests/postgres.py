@@ -54,7 +54,7 @@ class Postgresql:
         subprocess.run(
             [
                 *_as_server_user(),
-                str(_program("initdb")),
+                str(program("initdb")),
                 f"--pgdata={self._data}",
                 f"--username={SUPERUSER}",
                 "--auth=trust",
@@ -72,7 +72,7 @@ class Postgresql:
         self._process = subprocess.Popen(
             [
                 *_as_server_user(),
-                str(_program("postgres")),
+                str(program("postgres")),
                 *("-D", str(self._data), "-p", str(PORT), "-k", str(self.folder)),
                 *("-c", "listen_addresses=", "-c", "fsync=on", "-c", "max_connections=60"),
             ],
@@ -149,7 +149,7 @@ class Postgresql:
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
     """A fresh server, gone with its folder at the end. Raises PostgresqlMissing."""
-    _program("initdb")
+    program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="weft-postgresql-"))
     server = Postgresql(folder)
     try:
@@ -161,7 +161,8 @@ def running_postgresql() -> Iterator[Postgresql]:
         shutil.rmtree(folder)
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """One of PostgreSQL's programs. Raises PostgresqlMissing."""
     found = shutil.which(name)
     if found is not None:
         return Path(found).resolve()
