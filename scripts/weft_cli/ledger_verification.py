@@ -59,10 +59,11 @@ async def open_existing_ledger(config: WeftConfig) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(description: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar on the terminal's error stream, moved by calling with what is done and what there is in all."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

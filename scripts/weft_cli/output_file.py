@@ -22,6 +22,11 @@ OutputOption = Annotated[
 ]
 
 
+def may_show_progress(path: Path | None) -> bool:
+    """Whether a progress bar would not run into the answer itself."""
+    return path is not None or not sys.stdout.isatty()
+
+
 @contextmanager
 def output(path: Path | None) -> Iterator[TextIO]:
     """A text stream; the file has its new content once all is written, and its old one if that fails."""

@@ -19,6 +19,7 @@ from appservices.vocabulary.money import AmountUnreadable, Money, format_minor
 from scripts.weft_cli.data_folder import DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.user import local_user
+from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def verify(
 
 
 wallet_commands.command()(make_checkpoint)
+wallet_commands.add_typer(books_commands, name="books")
 
 
 def _parts(balance: Any) -> tuple[int, int]:

@@ -9,15 +9,14 @@ from typing import Protocol
 
 from appservices.vocabulary.ids import UserId
 from wallet_appservice.storage.ledger_checkpoints import (
-    SUM_NAMES,
     Checkpoint,
     CheckpointInvalid,
-    KindSums,
     content_hash,
     ledger_checkpoints,
     read_checkpoint,
 )
 from wallet_appservice.storage.ledger_difference import Differs
+from wallet_appservice.storage.ledger_sums import SUM_NAMES, KindSums
 from wallet_appservice.storage.ledger_tables import ledger_transfers
 
 

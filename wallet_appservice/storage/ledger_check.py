@@ -17,8 +17,9 @@ from appservices.chassis.database import Database, UnitOfWork
 from wallet_appservice.storage.chain_check import ChainCheck
 from wallet_appservice.storage.checkpoint_check import CheckpointCheck, CheckpointSigner
 from wallet_appservice.storage.ledger_chain import ledger_chain, record_of_account
-from wallet_appservice.storage.ledger_checkpoints import SUM_NAMES, Checkpoint, stored_contents
+from wallet_appservice.storage.ledger_checkpoints import Checkpoint, stored_contents
 from wallet_appservice.storage.ledger_difference import Difference, Differs
+from wallet_appservice.storage.ledger_sums import SUM_NAMES
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
     ledger_accounts,

@@ -20,7 +20,6 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
-    func,
     insert,
     select,
 )
@@ -32,16 +31,13 @@ from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.signing import SignatureInvalid, SigningKey, sign_json, verify_json
 from wallet_appservice.ledger.chain import CHAIN_VERSION
 from wallet_appservice.storage.ledger_chain import last_batch
-from wallet_appservice.storage.ledger_tables import ledger_accounts, ledger_head
+from wallet_appservice.storage.ledger_sums import SUM_NAMES, KindSums, kind_sums
+from wallet_appservice.storage.ledger_tables import ledger_head
 from wallet_appservice.storage.metadata import metadata
 
-SUM_NAMES: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 CHECKPOINT_TYPE: Final = "dev.weft.ledger_checkpoint"
 ATTEMPTS_MAX: Final = 5
 """Of numbering a checkpoint while other processes make one at the same time."""
-
-KindSums = dict[str, dict[str, dict[str, int]]]
-"""Currency → account kind → the four sums; kinds without any are left out."""
 
 ledger_checkpoints = Table(
     "ledger_checkpoints",
@@ -138,7 +134,7 @@ async def _document(work: UnitOfWork, *, wallet: UserId, at_ms: int) -> dict[str
         raise CheckpointInvalid(
             "the ledger and its chain do not end at the same transfer: run weft wallet verify"
         )
-    sums = await _kind_sums(work)
+    sums = await kind_sums(work)
     return {
         "type": CHECKPOINT_TYPE,
         "chain_version": CHAIN_VERSION,
@@ -156,30 +152,6 @@ async def _document(work: UnitOfWork, *, wallet: UserId, at_ms: int) -> dict[str
             for currency, kinds in sums.items()
         },
     }
-
-
-async def _kind_sums(work: UnitOfWork) -> KindSums:
-    # In two halves: SQLite's SUM fails where the whole is more than 63 bits.
-    halves = [
-        func.sum(half).label(f"{name}_{part}")
-        for name in SUM_NAMES
-        for part, half in (
-            ("high", ledger_accounts.c[name] // 2**32),
-            ("low", ledger_accounts.c[name] % 2**32),
-        )
-    ]
-    query = select(ledger_accounts.c.currency, ledger_accounts.c.kind, *halves).group_by(
-        ledger_accounts.c.currency, ledger_accounts.c.kind
-    )
-    sums: KindSums = {}
-    for row in await work.execute(query):
-        four = {
-            name: int(getattr(row, f"{name}_high")) * 2**32 + int(getattr(row, f"{name}_low"))
-            for name in SUM_NAMES
-        }
-        if any(four.values()):
-            sums.setdefault(row.currency, {})[row.kind] = four
-    return sums
 
 
 def _read(content: str, document: Mapping[str, Any]) -> Checkpoint:

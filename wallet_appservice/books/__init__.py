@@ -1,0 +1,1 @@
+"""The ledger as accountants read it: chart, trial balance, statements, exports. Reads only."""
