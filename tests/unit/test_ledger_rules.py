@@ -155,6 +155,7 @@ def test_a_repeated_id_gets_the_first_answer_and_moves_nothing(view: View) -> No
         {"reference": "other"},
         {"mode": PENDING},
         {"amount_minor": -1},
+        {"amount_minor": 30.0},
         {"reference": "\ud800"},
     ],
 )

@@ -206,7 +206,8 @@ class _Judgement:
     def _known(self, transfer: Transfer) -> TransferResult | None:
         """The first answer again, when the id had one."""
         applied = self.view.transfers.get(transfer.id)
-        if applied is not None and applied.transfer == transfer:
+        # To `==` a float is the same as a whole number; to the ledger it is not.
+        if applied is not None and applied.transfer == transfer and content_refusal(transfer) is None:
             return TransferResult(applied.transfer, None, applied.at_ms, replayed=True)
         refused = self.view.refusals.get(transfer.id)
         if refused is not None and content_refusal(transfer) is None and refused.content == _hash(transfer):
