@@ -21,7 +21,7 @@ from appservices.vocabulary.signing import verify_json
 from scripts.story.homes import Home, HomeFailed, homes_in
 from scripts.story.person import NothingCame, Person
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
