@@ -21,6 +21,7 @@ from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.user import local_user
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
+from scripts.weft_cli.wallet_migration import migrate_database
 
 if TYPE_CHECKING:
     from wallet_appservice.payments.actions import Outcome, Payments
@@ -146,6 +147,7 @@ def verify(
 
 
 wallet_commands.command()(make_checkpoint)
+wallet_commands.command()(migrate_database)
 wallet_commands.add_typer(books_commands, name="books")
 
 
