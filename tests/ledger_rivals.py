@@ -22,9 +22,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests.postgres import PORT, SUPERUSER, Postgresql, program
 
-CONNECTIONS: Final = 16
-"""Of each rival. Callers beyond these wait for one: more connections on a hot account only wait for its lock,
-and cost PostgreSQL more."""
+CONNECTIONS: Final = 4
+"""Of each rival. Callers beyond these wait for one. On a hot account, more of them only wait for its lock and
+are slower; fewer leave a core idle."""
 ACCOUNTS: Final = 1_001
 """Number 0 is the hot one."""
 FUNDS: Final = 10**12

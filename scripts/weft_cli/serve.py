@@ -25,6 +25,7 @@ from appservices.chassis.config import (
 )
 from appservices.chassis.database import Database, Write
 from appservices.chassis.encryption import BotDevice
+from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.chassis.migrations import migrate
@@ -70,6 +71,7 @@ async def serve(config: WeftConfig) -> None:
     """
     # One line per request to the homeserver says too much.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    collect_rarely()
     async with AsyncExitStack() as stack:
         composition = _Composition(config, stack)
         app = await composition.build()

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from appservices.chassis.database import Database, Write, open_database
+from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.migrations import migrate
 from appservices.vocabulary.ids import TransferId
 from tests.ledger_history import fill
@@ -104,6 +105,7 @@ class Goal:
 
 
 def main(*, plan: Plan, json_path: Path | None) -> None:
+    collect_rarely()  # As `weft serve` does.
     with tempfile.TemporaryDirectory() as folder, running_postgresql() as server:
         turns = asyncio.run(_measure(plan, Stages(server, Path(folder))))
     _report(plan, turns, json_path=json_path)

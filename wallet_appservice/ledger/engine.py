@@ -327,8 +327,8 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
     waiting.judged, waiting.fault, waiting.effects = None, None, ()
     mark = view.mark()
     try:
-        accounts = open_accounts(view, submission.accounts)
-        refused = frozenset(result.account.id for result in accounts if result.refusal is not None)
+        accounts = open_accounts(view, submission.accounts) if submission.accounts else ()
+        refused = [result.account.id for result in accounts if result.refusal is not None]
         transfers = judge(
             view,
             submission.transfers,

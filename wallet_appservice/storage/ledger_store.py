@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     select,
     text,
+    true,
     union_all,
     update,
 )
@@ -187,7 +188,6 @@ class _SqlBatch:
         if self._database.is_sqlite:
             head = (await self._work.execute(_HEAD)).one()
         else:
-            await self._work.execute(_SET)
             head = (await self._work.execute(_LOCK_HEAD)).one()
             self._transaction_id = head.transaction_id
         return int(head.position)
@@ -386,16 +386,19 @@ _DUE = (
 )
 
 _HEAD = select(ledger_head.c.position).where(ledger_head.c.id == HEAD_ID)
-_LOCK_HEAD = _HEAD.add_columns(
-    cast(func.pg_current_xact_id(), String).label("transaction_id")
-).with_for_update()
 # For this transaction alone. All is found by ids, so through an index: left to itself, PostgreSQL plans scans
 # while a table is small, and prepared statements keep to that when it has grown.
 _SETTINGS = {
     "lock_timeout": f"{LOCK_SECONDS_MAX}s",
     **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
-_SET = select(*(func.set_config(name, value, True) for name, value in _SETTINGS.items()))
+_SET = select(*(func.set_config(name, value, True).label(name) for name, value in _SETTINGS.items())).cte()
+# One statement: the rows are joined, and with that the settings made, before the head is locked.
+_LOCK_HEAD = (
+    _HEAD.add_columns(cast(func.pg_current_xact_id(), String).label("transaction_id"), _SET.c.lock_timeout)
+    .join(_SET, true())
+    .with_for_update(of=ledger_head)
+)
 _STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
 _UPDATE_HEAD = (
     update(ledger_head).where(ledger_head.c.id == HEAD_ID).values(position=bindparam("new_position"))
