@@ -13,6 +13,7 @@ from appservices.chassis.config import WeftConfig, load_signing_key
 from appservices.chassis.database import Database
 from appservices.chassis.migrations import is_current
 from appservices.vocabulary.money import Currency, CurrencyCode, format_minor
+from appservices.vocabulary.signing import decode_base64
 from scripts.weft_cli.composition import WALLET_BRANCHES, open_configured_database
 from scripts.weft_cli.database_files import is_missing
 from scripts.weft_cli.failure import CommandFailed
@@ -20,12 +21,15 @@ from wallet_appservice.storage.checkpoint_check import CheckpointSigner
 from wallet_appservice.storage.ledger_check import verify
 from wallet_appservice.storage.ledger_checkpoints import Checkpoint, CheckpointInvalid, read_checkpoint
 
+PUBLIC_KEY_BYTES = 32
 CHECKPOINT_FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
-async def verify_ledger(config: WeftConfig, checkpoint_files: Sequence[Path] = ()) -> None:
+async def verify_ledger(
+    config: WeftConfig, checkpoint_files: Sequence[Path] = (), *, earlier_keys: Sequence[str] = ()
+) -> None:
     """Prints what was checked. Raises CommandFailed with the first difference, or when there is no ledger."""
-    signer = checkpoint_signer(config)
+    signer = checkpoint_signer(config, earlier_keys)
     given = [found for path in checkpoint_files for found in _read_checkpoints(path, signer)]
     async with open_existing_ledger(config) as database:
         with progress_bar("Recomputing the ledger") as on_progress:
@@ -68,11 +72,27 @@ def progress_bar(description: str, *, shown: bool = True) -> Iterator[Callable[[
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def checkpoint_signer(config: WeftConfig) -> CheckpointSigner:
-    """This wallet and its public key. Raises ConfigInvalid."""
+def checkpoint_signer(config: WeftConfig, earlier_keys: Sequence[str] = ()) -> CheckpointSigner:
+    """This wallet and its public keys, the earlier ones as `ed25519:k0=BASE64`.
+
+    Raises ConfigInvalid and CommandFailed.
+    """
+    earlier = {}
+    for text in earlier_keys:
+        id, equals, public = text.partition("=")
+        if not (id.startswith("ed25519:") and equals and _is_public_key(public)):
+            raise CommandFailed(f"--key takes a public key such as ed25519:k0=BASE64, not “{text}”.")
+        earlier[id] = public
     name = config.wallet.signing_key_file
     key = load_signing_key(config, key="wallet.signing_key_file", name=name)
-    return CheckpointSigner(config.wallet_user, {key.key_id: key.public_base64})
+    return CheckpointSigner(config.wallet_user, {**earlier, key.key_id: key.public_base64})
+
+
+def _is_public_key(text: str) -> bool:
+    try:
+        return len(decode_base64(text)) == PUBLIC_KEY_BYTES
+    except ValueError:
+        return False
 
 
 def _read_checkpoints(path: Path, signer: CheckpointSigner) -> list[Checkpoint]:

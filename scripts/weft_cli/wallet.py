@@ -139,11 +139,21 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="ID=PUBLIC",
+            help="A public key that signed earlier checkpoints: ed25519:k0=BASE64.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Recompute balances and hash chain from the transfers alone. Exit status 1 when something differs."""
     from scripts.weft_cli.ledger_verification import verify_ledger
 
-    asyncio.run(verify_ledger(load_config(find_data_folder(data).path), checkpoint or ()))
+    config = load_config(find_data_folder(data).path)
+    asyncio.run(verify_ledger(config, checkpoint or (), earlier_keys=key or ()))
 
 
 wallet_commands.command()(make_checkpoint)

@@ -218,6 +218,23 @@ async def test_what_was_changed_is_named(
     assert words in difference.sentence
 
 
+async def test_changed_marks_are_not_blamed_on_the_transfer(used: Database) -> None:
+    async with used.begin() as work:
+        await work.execute(ledger_chain.update().where(ledger_chain.c.number == 2).values(marks=bytes(4)))
+        await work.commit()
+    difference = await difference_in(used)
+    assert (difference.table, difference.row) == ("ledger_chain", "2")
+    assert "other marks" in difference.sentence
+
+
+async def test_the_first_changed_row_of_a_batch_is_named_though_a_later_one_breaks_a_rule(
+    used: Database,
+) -> None:
+    await tamper(used, "UPDATE ledger_transfers SET reference = 'x' WHERE position = 2")
+    await tamper(used, "UPDATE ledger_transfers SET amount_minor = 1000 WHERE position = 4")
+    assert (await difference_in(used)).row == "2"
+
+
 async def test_a_change_that_also_forges_the_marks_is_found_by_the_hash(used: Database) -> None:
     async with used.read() as work:
         before = {row.number: row for row in await work.execute(select(ledger_chain))}

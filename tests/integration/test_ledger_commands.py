@@ -18,6 +18,7 @@ from appservices.chassis.database import Database, open_database
 from appservices.chassis.migrations import migrate
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.money import CurrencyCode
+from appservices.vocabulary.signing import SigningKey
 from scripts.weft_cli.composition import WALLET_BRANCHES
 from tests.ledger_samples import deposit, open_ledger, payment
 from tests.stack import run_weft
@@ -92,6 +93,19 @@ def test_a_kept_checkpoint_proves_the_ledger_and_finds_what_was_rewritten(data: 
     kept.write_text("{}")
     assert "not a checkpoint" in refused(data, "verify", "--checkpoint", str(kept))
     assert "No such file" in refused(data, "verify", "--checkpoint", str(tmp_path / "nothing"))
+
+
+def test_checkpoints_of_an_earlier_key_are_verified_with_its_public_half(data: Path) -> None:
+    path = data / "keys" / "wallet.signing.key"
+    first, before = SigningKey.from_text(path.read_text()), path.read_text()
+    weft(data, "checkpoint")
+    path.write_text(SigningKey.generate("k2").to_text())
+    try:
+        assert "unknown key" in refused(data, "verify")
+        weft(data, "verify", "--key", f"{first.key_id}={first.public_base64}")
+        assert "--key takes" in refused(data, "verify", "--key", "ed25519:k1=abc")
+    finally:
+        path.write_text(before)
 
 
 def test_the_trial_balance_adds_up(data: Path) -> None:

@@ -33,6 +33,8 @@ class ChainCheck:
     ) -> None:
         """`accounts` holds the record of every account by its id."""
         self.needs_batch = True
+        self.suspect: Differs | None = None
+        """The first record of the batch in hand that is not as its mark; its hash will tell who is right."""
         self.batches_count = 0
         self.link = FIRST_LINK
         self._batches = batches
@@ -118,7 +120,7 @@ class ChainCheck:
 
     def _take(self, record: bytes, table: Any, row: object, what: str) -> None:
         if zlib.crc32(record).to_bytes(MARK_BYTES, "big") != next(self._marks):
-            raise Differs(table, row, f"{what} is not what was written when it was made")
+            self.suspect = self.suspect or Differs(table, row, f"{what} is not what was written at first")
         self._hash.update(record)
 
     def _complete(self, row: Row[Any]) -> None:
@@ -126,6 +128,9 @@ class ChainCheck:
         link = next_link(self.link, hash)
         if (hash, link) != (bytes(row.hash), bytes(row.link)):
             raise self._broken(row, hash, link)
+        if self.suspect is not None:
+            self.suspect = None
+            raise Differs(ledger_chain, row.number, f"batch {row.number} of the chain has other marks")
         self.batches_count = row.number
         self.link = link
         self.needs_batch = True
@@ -135,12 +140,15 @@ class ChainCheck:
         """Tells whether the batch's rows were changed or what the chain says of them."""
         number = row.number
         if bytes(row.hash) == hash or bytes(row.link) == link:
+            self.suspect = None
             name = "link" if bytes(row.hash) == hash else "hash"
             return Differs(
                 ledger_chain,
                 number,
                 f"batch {number} of the chain has another {name} than its rows give",
             )
+        if self.suspect is not None:
+            return self.suspect
         first, last = row.first_position, row.last_position
         if last < first:
             sentence = f"batch {number}: the accounts that it opened are not what was written"

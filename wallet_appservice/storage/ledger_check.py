@@ -111,7 +111,8 @@ class _Check:
         try:
             await self._check()
         except Differs as found:
-            difference = found.difference
+            # An earlier row of the same batch, of which nothing else has told yet, is the first one.
+            difference = (self._chain.suspect or found).difference
         return LedgerCheck(
             accounts_count=self._compared,
             transfers_count=self._position,
