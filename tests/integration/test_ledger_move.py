@@ -230,6 +230,19 @@ def test_a_ledger_that_is_not_right_is_not_moved(data: Path, target_url: str) ->
     assert "the ledger in SQLite is not right: transfer 2" in refused(move(data, target_url))
 
 
+async def test_a_row_that_postgresql_can_not_hold_is_one_sentence_and_nothing_is_kept(
+    data: Path, target_url: str
+) -> None:
+    source = open_database("sqlite:///wallet.db", folder=data)
+    async with source.begin() as work:
+        await work.execute(text("UPDATE outbox SET content = 'a' || char(0) || 'b' WHERE position = 3"))
+        await work.commit()
+    await source.close()
+    done = await asyncio.to_thread(move, data, target_url)
+    assert "PostgreSQL did not take it" in refused(done)
+    assert await rows_count(target_url, data) == 2
+
+
 async def test_a_crash_in_the_middle_leaves_the_target_empty_and_the_move_can_begin_again(
     data: Path, target_url: str
 ) -> None:

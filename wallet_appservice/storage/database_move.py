@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Row, String, Table, collate, delete, event, func, insert, inspect, select, text
+from asyncpg import PostgresError
+from sqlalchemy import Column, Row, String, Table, collate, delete, event, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -25,10 +26,11 @@ from appservices.chassis import tables as chassis_tables
 from appservices.chassis.database import Database, UnitOfWork, async_url
 from appservices.chassis.migrations import migrate
 from wallet_appservice.storage import metadata as wallet_tables
+from wallet_appservice.storage.ledger_bulk import bulk_of
 from wallet_appservice.storage.ledger_chain import ledger_chain
 from wallet_appservice.storage.ledger_tables import ledger_head
 
-PAGE_ROWS: Final = 1_000
+PAGE_ROWS: Final = 5_000
 VERSION_TABLE: Final = "alembic_version"
 _ORDER_OF_BYTES: Final = {"sqlite": "BINARY", "postgresql": "C"}
 # Migrations put one row into each of these.
@@ -100,8 +102,8 @@ async def move_database(
             copied = await _copy(reading, writing, tables, _Progress(on_progress, total))
             await _commit(writing)
             return copied
-    except DBAPIError as error:
-        words = str(error.orig).strip().partition("\n")[0]
+    except (DBAPIError, PostgresError) as error:
+        words = str(getattr(error, "orig", error)).strip().partition("\n")[0]
         raise MoveRefused(f"PostgreSQL did not take it, and holds nothing of it: {words}") from error
 
 
@@ -154,13 +156,13 @@ async def _copy(
     for table in tables:
         await _check_empty(writing, table)
         await writing.execute(delete(table))
+    bulk = await bulk_of(writing.connection)
     copied = []
     for table in tables:
         digest = hashlib.sha256()
         rows_count = 0
         async for page in _pages(reading, table):
-            rows = [dict(row._mapping) for row in page]
-            await writing.execute(insert(table), rows)
+            await bulk.insert(table, [tuple(row) for row in page])
             _add_rows(digest, page)
             rows_count += len(page)
             progress.add(len(page))
