@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -120,6 +120,10 @@ class Postgresql:
         name = f"test_{next(_numbers)}"
         asyncio.run(self._execute(f"CREATE DATABASE {name}"))
         return self._url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Removes a database that was made here, whoever is still connected to it."""
+        asyncio.run(self._execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)"))
 
     def _url(self, name: str) -> str:
         return f"postgresql://{SUPERUSER}@/{name}?host={self.folder}&port={PORT}"

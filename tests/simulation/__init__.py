@@ -1,0 +1,1 @@
+"""A seeded simulation of the ledger; see docs/developers/simulation.md."""
