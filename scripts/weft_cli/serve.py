@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -54,6 +55,7 @@ from wallet_appservice.chat.published_keys import publish_keys
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
+from wallet_appservice.payments.expiry import release_expired
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
@@ -166,7 +168,11 @@ class _Composition:
             Ledger(SqlLedgerStore(database), clock=system_clock)
         )
 
-        await self._make_daily_checkpoints(database)
+        key = load_signing_key(config, key="wallet.signing_key_file", name=config.wallet.signing_key_file)
+        self._keep_doing(
+            make_daily_checkpoints(database, wallet=config.wallet_user, key=key, clock=system_clock)
+        )
+        self._keep_doing(release_expired(ledger))
 
         async def display_name(user: UserId) -> str | None:
             profile = await service.device.intent.profile(user)
@@ -204,14 +210,9 @@ class _Composition:
         )
         return service, payments
 
-    async def _make_daily_checkpoints(self, database: Database) -> None:
-        config = self._config
-        name = config.wallet.signing_key_file
-        key = load_signing_key(config, key="wallet.signing_key_file", name=name)
-        task = asyncio.create_task(
-            make_daily_checkpoints(database, wallet=config.wallet_user, key=key, clock=system_clock),
-            name="daily checkpoints",
-        )
+    def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
+        """Runs it beside everything else until the end."""
+        task = asyncio.create_task(upkeep)
 
         async def stop() -> None:
             task.cancel()
