@@ -70,7 +70,7 @@ FULL: Final = Plan(
 )
 QUICK: Final = Plan(
     rounds=3,
-    turn_seconds=0.3,
+    turn_seconds=0.25,
     callers=(1, 256, BATCH),
     uniform_callers=(256,),
     histories=(100_000,),
