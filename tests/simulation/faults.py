@@ -51,6 +51,8 @@ class Fault:
     of_commits: bool = False
     after: bool = False
     """The statement was executed, and only its answer is lost; for deaths, lines and servers."""
+    lasts: bool = False
+    """Comes back at the n-th statement of each transaction; for what passes otherwise."""
 
 
 class ProcessDied(BaseException):
@@ -64,6 +66,8 @@ class FaultyDriver:
         self.is_dead = False
         self.struck: str | None = None
         """The statement at which the armed fault happened."""
+        self.strikes = 0
+        """How often it happened."""
         self._count = 0
         self._fault: Fault | None = None
         self._is_away = False
@@ -76,7 +80,8 @@ class FaultyDriver:
 
     def arm(self, fault: Fault | None) -> None:
         """From now on; None ends what was armed before."""
-        self._fault, self.struck, self._count, self._is_away = fault, None, 0, False
+        self._fault, self.struck, self.strikes = fault, None, 0
+        self._count, self._is_away = 0, False
 
     def hang_up(self) -> None:
         """What the operating system does for the sockets and the locks of a dead process."""
@@ -128,11 +133,13 @@ class FaultyDriver:
         if self.is_dead:
             raise ProcessDied
         fault = self._fault
+        if fault is not None and fault.lasts and words.startswith("BEGIN"):
+            self._count = 0
         if fault is None or not self._can_meet(words, fault.kind):
             return None
         self._count += not fault.of_commits or words.startswith("COMMIT")
-        if self.struck is None and self._count == fault.at:
-            self.struck = words
+        if self._count == fault.at and (fault.lasts or self.struck is None):
+            self.struck, self.strikes = words, self.strikes + 1
             self.is_dead = fault.kind is FaultKind.DEATH
             self._is_away = fault.kind is FaultKind.AWAY
             return fault
