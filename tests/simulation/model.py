@@ -83,6 +83,7 @@ class Model:
 
     def state(self) -> State:
         """What the database must hold, the transfers' effects included."""
+        ended = self._endings()
         return State(
             accounts={id: self.account(id) for id in self.accounts},
             transfers=[
@@ -91,8 +92,8 @@ class Model:
             refusals={id: (str(spent.refusal), spent.at_ms) for id, spent in self.refused.items()},
             open_pending={
                 stored.transfer.id: (stored.position, stored.expires_at_ms)
-                for stored in map(self._with_ending, range(len(self.applied)))
-                if stored.transfer.mode is TransferMode.PENDING and stored.ended_by is None
+                for stored in (_stored(spent, n, ended_by=None) for n, spent in enumerate(self.applied, 1))
+                if stored.transfer.mode is TransferMode.PENDING and stored.transfer.id not in ended
             },
             position=len(self.applied),
             notes=sorted(spent.transfer.id for spent in self.applied),
@@ -100,7 +101,7 @@ class Model:
 
     def account(self, id: AccountId) -> Account:
         """The account with its sums."""
-        new = self.accounts[id]
+        new, ended = self.accounts[id], self._endings()
         sums = {"debits_pending": 0, "debits_posted": 0, "credits_pending": 0, "credits_posted": 0}
         for side, account_id in (("debits", "debit_account_id"), ("credits", "credit_account_id")):
             for spent in self.applied:
@@ -109,7 +110,7 @@ class Model:
                     continue
                 if transfer.mode in MOVES_AT_ONCE:
                     sums[f"{side}_posted"] += transfer.amount_minor
-                elif transfer.mode is TransferMode.PENDING and self._ending(transfer.id) is None:
+                elif transfer.mode is TransferMode.PENDING and transfer.id not in ended:
                     sums[f"{side}_pending"] += transfer.amount_minor
         return Account(
             id=id,
@@ -266,10 +267,14 @@ class Model:
 
     def _with_ending(self, number: int) -> StoredTransfer:
         spent = self.applied[number]
-        return _stored(spent, number + 1, ended_by=self._ending(spent.transfer.id))
+        return _stored(spent, number + 1, ended_by=self._endings().get(spent.transfer.id))
 
-    def _ending(self, id: TransferId) -> TransferMode | None:
-        return next((spent.transfer.mode for spent in self.applied if spent.transfer.pending_id == id), None)
+    def _endings(self) -> dict[TransferId | None, TransferMode]:
+        return {
+            spent.transfer.pending_id: spent.transfer.mode
+            for spent in self.applied
+            if spent.transfer.pending_id is not None
+        }
 
 
 def _stored(spent: Spent, position: int, *, ended_by: TransferMode | None) -> StoredTransfer:

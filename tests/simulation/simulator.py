@@ -14,39 +14,35 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 from unittest.mock import patch
 
-from appservices.chassis.database import Database, Write, open_database
+from appservices.chassis.database import open_database
 from appservices.chassis.migrations import migrate
 from appservices.vocabulary.ids import TransferId
 from tests.ledger_samples import WALLET_MIGRATIONS
 from tests.postgres import Postgresql
-from tests.simulation.commands import HOT, PEOPLE, Clients, Poison, Request
-from tests.simulation.faults import SQLITE_FAULTS, Fault, FaultKind, FaultyDriver, ProcessDied
+from tests.simulation.commands import HOT, PEOPLE, Clients, Request
+from tests.simulation.faults import SQLITE_FAULTS, Fault, FaultKind
 from tests.simulation.model import Answer, Model
-from tests.simulation.state import INSERT_NOTE, notes, read_state
-from wallet_appservice.ledger.engine import Ledger, LedgerUnavailable, Submission, SubmissionFailed
-from wallet_appservice.ledger.rules import AccountResult
+from tests.simulation.process import Delivery, Problem, Process, Told
+from tests.simulation.state import State, notes, read_state
 from wallet_appservice.ledger.values import (
     AccountRefusal,
     StoredTransfer,
-    Transfer,
     TransferResult,
     expiry_of,
 )
 from wallet_appservice.storage.ledger_check import verify
-from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
 STEPS: Final = 60
 START_MS: Final = 1_795_305_600_000
 STATEMENTS_MAX: Final = 24
 """Faults are armed for one of so many statements; some come too late to happen."""
 ANSWER_SECONDS_MAX: Final = 60
-OUTCOME_SECONDS_MAX: Final = 3
+OUTCOME_SECONDS_MAX: Final = 1.5
 """For which a database that stays away is asked how a commit ended."""
 DELIVERED_MAX: Final = 12
 FAULT_SHARE: Final = 0.35
@@ -62,10 +58,6 @@ class SimulationFailed(Exception):
         super().__init__(f"{problem}\nRepeat it by: {self.command}")
 
 
-class _Problem(Exception):
-    """What is wrong, before it is known where."""
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a course of events came to. Equal for the same seed on the same database."""
@@ -77,26 +69,6 @@ class Outcome:
     deaths: int
     unknown: int
     """Requests whose outcome was open at first."""
-
-
-class Told(Enum):
-    """What a client knows once its request has ended."""
-
-    ANSWERED = auto()
-    FAILED_ALONE = auto()
-    NOTHING_HAPPENED = auto()
-    UNKNOWN = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A request and what came of it; `group` counts what was delivered at once."""
-
-    request: Request
-    group: int
-    told: Told
-    results: tuple[TransferResult, ...] = ()
-    accounts: tuple[AccountResult, ...] | None = None
 
 
 class Simulation:
@@ -120,7 +92,7 @@ class Simulation:
         self._applied: dict[TransferId, TransferResult] = {}
         self._reader = open_database(url, folder=folder)
         self._kind = "sqlite" if self._reader.is_sqlite else "postgresql"
-        self._process = _Process(self)
+        self._process = self._new_process()
         self._step = 0
         self._struck: str | None = None
         self._faults = self._deaths = self._unknown = 0
@@ -134,10 +106,10 @@ class Simulation:
                     await self._take_step()
                 await self._end()
             except Exception as error:
-                problem = str(error) if isinstance(error, _Problem) else repr(error)
+                problem = str(error) if isinstance(error, Problem) else repr(error)
                 raise SimulationFailed(
                     seed=self._seed, database=self._kind, step=self._step, problem=problem
-                ) from (None if isinstance(error, _Problem) else error)
+                ) from (None if isinstance(error, Problem) else error)
             finally:
                 await self._process.end()
                 await self._reader.close()
@@ -151,19 +123,11 @@ class Simulation:
         )
 
     @property
-    def url(self) -> str:
-        return self._url
-
-    @property
-    def folder(self) -> Path:
-        return self._folder
-
-    @property
     def server(self) -> Postgresql | None:
         return self._server
 
-    def clock(self) -> int:
-        return self._now_ms
+    def _new_process(self) -> Process:
+        return Process(url=self._url, folder=self._folder, server=self._server, clock=lambda: self._now_ms)
 
     async def crash_at(self, fault: Fault, requests: Sequence[Request]) -> str | None:
         """Delivers the requests with that fault and checks what came of it, then that asking again gets the
@@ -174,7 +138,7 @@ class Simulation:
                 struck = self._struck
                 await self._replace_the_dead()
                 await self._deliver([list(requests)], None)
-            except _Problem as problem:
+            except Problem as problem:
                 raise AssertionError(f"{fault}: {problem}") from None
         return struck
 
@@ -216,11 +180,11 @@ class Simulation:
         waiting, self._waiting = self._waiting, []
         await self._deliver([[replace(request, poison=None) for request in waiting]], None)
         if self._waiting:
-            raise _Problem(f"{len(self._waiting)} requests got no answer, though nothing went wrong")
+            raise Problem(f"{len(self._waiting)} requests got no answer, though nothing went wrong")
         await self._sweep(None)
         check = await verify(self._reader)
         if check.difference is not None:
-            raise _Problem(f"the check says: {check.difference.sentence}")
+            raise Problem(f"the check says: {check.difference.sentence}")
 
     def _let_time_pass(self) -> None:
         """Mostly forwards by seconds; at times far, or back, as when a clock is set."""
@@ -277,7 +241,7 @@ class Simulation:
         for task in late:
             task.cancel()
         if late:
-            raise _Problem(f"{len(late)} of {len(tasks)} callers were not answered")
+            raise Problem(f"{len(late)} of {len(tasks)} callers were not answered")
 
     async def _note_fault(self, fault: Fault | None) -> None:
         self._struck = self._process.driver.struck
@@ -295,7 +259,7 @@ class Simulation:
         state = await read_state(self._reader)
         problem = state.problem()
         if problem is not None:
-            raise _Problem(problem)
+            raise Problem(problem)
         unknown = _unknown(deliveries)
         self._unknown += len(unknown)
         differences = []
@@ -314,27 +278,31 @@ class Simulation:
                     if item.told is Told.ANSWERED:
                         _check_answers(item, accounts, answers)
                         self._remember(item.results)
+                self._check_acknowledged(state)
                 return
             differences.append(difference)
-        raise _Problem("the database differs from the model: " + "; or: ".join(differences))
+        raise Problem("the database differs from the model: " + "; or: ".join(differences))
 
     def _remember(self, results: Sequence[TransferResult]) -> None:
-        """Without any model: what was answered once is the answer for ever, and is there."""
+        """Without any model: what was answered once is the answer for ever."""
         for number, result in enumerate(results):
             transfer, key = result.transfer, repr(result.transfer)
             in_chain = transfer.linked or (number > 0 and results[number - 1].transfer.linked)
             first = self._first_answers.get(key)
             if not in_chain and first is not None:
                 if (first.refusal, first.at_ms) != (result.refusal, result.at_ms):
-                    raise _Problem(f"{transfer} was answered {first.refusal} first and {result.refusal} now")
+                    raise Problem(f"{transfer} was answered {first.refusal} first and {result.refusal} now")
             elif not in_chain and (result.refusal is None or result.replayed):
                 self._first_answers[key] = result
             if result.refusal is None:
                 self._applied.setdefault(transfer.id, result)
+
+    def _check_acknowledged(self, state: State) -> None:
+        there = {stored.transfer.id: stored for stored in state.transfers}
         for id, result in self._applied.items():
-            stored = self._model.transfer(id)
-            if stored is None or stored.transfer != result.transfer or stored.at_ms != result.at_ms:
-                raise _Problem(f"{id} was acknowledged and is lost or changed")
+            stored = there.get(id)
+            if stored is None or (stored.transfer, stored.at_ms) != (result.transfer, result.at_ms):
+                raise Problem(f"{id} was acknowledged and is lost or changed")
 
     def _send_on(self, deliveries: Sequence[Delivery]) -> None:
         """Who has no answer asks again some time; a poisoned request comes without its poison then."""
@@ -359,12 +327,12 @@ class Simulation:
         await self._note_fault(fault)
         told = Told.UNKNOWN if count is None or count != fresh else Told.ANSWERED
         if told is Told.UNKNOWN and fault is None:
-            raise _Problem(f"a sweep released {count}, not {fresh}")
+            raise Problem(f"a sweep released {count}, not {fresh}")
         requests = [Request(0, transfers=(expiry_of(item.transfer),)) for item in due]
         unknown = [Delivery(request, 0, Told.UNKNOWN) for request in requests]
         await self._compare(unknown)
         if told is Told.ANSWERED and self._model.due(self._now_ms) and fresh == len(due):
-            raise _Problem("a sweep left something that is due")
+            raise Problem("a sweep left something that is due")
 
     async def _replace_the_dead(self) -> bool:
         if not self._process.driver.is_dead:
@@ -375,7 +343,7 @@ class Simulation:
 
     async def _restart(self) -> None:
         await self._process.end()
-        self._process = _Process(self)
+        self._process = self._new_process()
         await self._process.start()
 
     async def _look(self) -> None:
@@ -384,7 +352,7 @@ class Simulation:
         account = self._random.choice((HOT, *PEOPLE))
         known = self._model.account(account.id) if account.id in self._model.accounts else None
         if await ledger.account(account.id) != known:
-            raise _Problem(f"the account {account.id} reads {await ledger.account(account.id)}, not {known}")
+            raise Problem(f"the account {account.id} reads {await ledger.account(account.id)}, not {known}")
         page = await ledger.transfers_of(account.id, limit=5)
         expected: list[StoredTransfer | None] = [
             self._model.transfer(spent.transfer.id)
@@ -392,79 +360,7 @@ class Simulation:
             if account.id in (spent.transfer.debit_account_id, spent.transfer.credit_account_id)
         ]
         if list(page) != expected[:5]:
-            raise _Problem(f"the statement of {account.id} reads {page}, not {expected[:5]}")
-
-
-class _Process:
-    """A wallet's process, as far as the ledger goes. It ends in order, or dies at a statement."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._database: Database = open_database(simulation.url, folder=simulation.folder)
-        self.driver = FaultyDriver(self._database, server=simulation.server)
-        self.ledger: Ledger[Write] = Ledger(SqlLedgerStore(self._database), clock=simulation.clock)
-
-    async def start(self) -> None:
-        await self.ledger.start()
-
-    async def end(self) -> None:
-        with contextlib.suppress(ProcessDied):
-            await self.ledger.stop()
-        if self.driver.is_dead:
-            self.driver.hang_up()
-        await self._database.close()
-
-    async def ask(self, request: Request, group: int) -> Delivery:
-        """Sends a request and waits for what becomes of it. What a dead process says is not heard."""
-        results: tuple[TransferResult, ...] = ()
-        accounts: tuple[AccountResult, ...] | None = None
-        told = Told.ANSWERED
-        try:
-            if request.transfers:
-                results = await self.ledger.submit(_submission(request))
-            else:
-                accounts = await self.ledger.open_accounts(*request.accounts)
-        except LedgerUnavailable as error:
-            told = Told.UNKNOWN if error.outcome_unknown else Told.NOTHING_HAPPENED
-        except (SubmissionFailed, _PoisonRaised) as error:
-            if request.poison is None and not self.driver.is_dead:
-                raise _Problem(f"request {request.number} failed with nothing wrong in it: {error}") from None
-            told = Told.FAILED_ALONE
-        if self.driver.is_dead:
-            return Delivery(request, group, Told.UNKNOWN)
-        return Delivery(request, group, told, results, accounts)
-
-    async def sweep(self) -> int | None:
-        try:
-            count = await self.ledger.expire_pending(_expiry_effects)
-        except (LedgerUnavailable, ProcessDied):
-            return None
-        return None if self.driver.is_dead else count
-
-
-class _PoisonRaised(Exception):
-    pass
-
-
-def _submission(request: Request) -> Submission[Write]:
-    def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
-        if request.poison is Poison.RAISES:
-            raise _PoisonRaised
-        writes = [
-            _note(result.transfer) for result in results if result.refusal is None and not result.replayed
-        ]
-        if request.poison is Poison.IS_REFUSED:
-            writes.append(Write(INSERT_NOTE, {"transfer_id": None}))
-        return writes
-
-    return Submission(transfers=request.transfers, accounts=request.accounts, effects=effects)
-
-
-def _note(transfer: Transfer) -> Write:
-    return Write(INSERT_NOTE, {"transfer_id": transfer.id})
-
-
-def _expiry_effects(_pending: Transfer, result: TransferResult) -> Sequence[Write]:
-    return [_note(result.transfer)]
+            raise Problem(f"the statement of {account.id} reads {page}, not {expected[:5]}")
 
 
 def _unknown(deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -494,16 +390,16 @@ def _check_answers(
     item: Delivery, accounts: Sequence[AccountRefusal | None], answers: Sequence[Answer]
 ) -> None:
     if item.request.poison is not None:
-        raise _Problem(f"request {item.request.number} was answered, though its effects fail")
+        raise Problem(f"request {item.request.number} was answered, though its effects fail")
     if item.accounts is not None:
         opened = [result.refusal for result in item.accounts]
         if opened != list(accounts):
-            raise _Problem(f"{item.request.accounts} were answered {opened}, not {accounts}")
+            raise Problem(f"{item.request.accounts} were answered {opened}, not {accounts}")
     for transfer, result, answer in zip(item.request.transfers, item.results, answers, strict=True):
         told = Answer(result.refusal, result.at_ms, result.replayed)
         same = result.transfer is transfer or repr(result.transfer) == repr(transfer)
         if told != answer or not same:
-            raise _Problem(f"{transfer} was answered {told}, not {answer}")
+            raise Problem(f"{transfer} was answered {told}, not {answer}")
 
 
 @contextlib.contextmanager
