@@ -125,6 +125,9 @@ class CommandRouter:
             return []
         read = None if prefixed else self._plain_text(message.text)
         name, arguments = read or _split(message.text[1:] if prefixed else message.text)
+        if not is_private and not any(character.isalnum() for character in name):
+            # An exclamation alone is no command.
+            return []
         call = CommandCall(name, arguments, message, room, stored, self._service_user, self._clock())
         if server_of(message.sender) != server_of(self._service_user):
             return self._answer_stranger(call)
@@ -172,8 +175,6 @@ class CommandRouter:
 
 
 def _split(text: str) -> tuple[str, str]:
-    name, _, arguments = text.strip().partition(" ")
-    first_line_name = name.split("\n", 1)
-    if len(first_line_name) > 1:
-        return first_line_name[0].lower(), f"{first_line_name[1]} {arguments}".strip()
-    return name.lower(), arguments.strip()
+    words = text.split(maxsplit=1)
+    name = words[0].lower() if words else ""
+    return name, words[1].strip() if len(words) > 1 else ""

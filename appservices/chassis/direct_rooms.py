@@ -1,4 +1,8 @@
-"""Where a service talks to one person alone: their Home room, or a direct room made when it is needed."""
+"""Where a service talks to one person alone: their Home room, a direct chat they began, or one we make.
+
+What is told there is for that person's eyes alone, so a room is never taken for a direct one because
+somebody happens to be alone in it: it must be the Home room, or have been begun as a direct chat.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ class DirectRooms:
         Raises MatrixRefused or MatrixUnavailable when it can't be made.
         """
         known = await self._known(user)
-        if known is not None and await self._is_alone_with(known, user):
+        if known is not None and await self._is_only_for(known, user):
             return known
         room_id = await self._create(user)
         await self.remember(user, room_id)
@@ -47,11 +51,18 @@ class DirectRooms:
             )
             await work.commit()
 
-    async def note(self, room_id: RoomId) -> None:
-        """Looks at a room the service has just joined; one alone with a person becomes their direct room."""
+    async def note_home(self, room_id: RoomId) -> UserId | None:
+        """A Home room that the service has joined is its person's direct room from now on; whose it is."""
         person = (await self._rooms.room(room_id)).only_person
         if person is not None:
             await self.remember(person, room_id)
+        return person
+
+    async def note_direct_chat(self, room_id: RoomId, user: UserId) -> None:
+        """The user began a direct chat with the service; it serves while there is no other room for them."""
+        known = await self._known(user)
+        if known is None or not await self._is_only_for(known, user):
+            await self.remember(user, room_id)
 
     async def _known(self, user: UserId) -> RoomId | None:
         async with self._database.read() as work:
@@ -59,10 +70,8 @@ class DirectRooms:
             room_id = found.scalar_one_or_none()
             return RoomId(room_id) if room_id else None
 
-    async def _is_alone_with(self, room_id: RoomId, user: UserId) -> bool:
+    async def _is_only_for(self, room_id: RoomId, user: UserId) -> bool:
         try:
-            room = await self._rooms.room(room_id)
+            return (await self._rooms.room(room_id)).is_only_for(user)
         except MatrixRefused:
             return False
-        people = (room.members.joined.keys() | room.members.invited) - room.service_users
-        return people == {user}

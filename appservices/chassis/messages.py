@@ -63,9 +63,12 @@ def notice(text: str, *, formatted: str | None = None, reply_to: EventId | None 
     content: dict[str, Any] = {"msgtype": "m.notice", "body": text, "m.mentions": {}}
     if formatted is not None:
         content |= {"format": "org.matrix.custom.html", "formatted_body": formatted}
-    if reply_to is not None:
-        content["m.relates_to"] = {"m.in_reply_to": {"event_id": reply_to}}
-    return content
+    return content if reply_to is None else content | reply_relation(reply_to)
+
+
+def reply_relation(event_id: EventId) -> dict[str, Any]:
+    """What makes a message an answer to another one, outside of any thread."""
+    return {"m.relates_to": {"m.in_reply_to": {"event_id": event_id}}}
 
 
 def shown_name(user_id: UserId, display_name: str | None) -> str:

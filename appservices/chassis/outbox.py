@@ -94,6 +94,12 @@ class Outbox:
         """To be called after a commit that may have written outbox rows."""
         self._wake.set()
 
+    async def knows(self, outbox_id: OutboxId) -> bool:
+        """Whether an event of that id was put in here within the last KEPT_MS."""
+        async with self._database.read() as work:
+            found = await work.execute(select(outbox.c.position).where(outbox.c.outbox_id == outbox_id))
+            return found.first() is not None
+
     async def counts(self) -> dict[str, int]:
         """How many events are waiting and how many were refused for good."""
         async with self._database.read() as work:

@@ -15,16 +15,27 @@ from appservices.chassis.messages import shown_name
 from appservices.vocabulary.ids import RoomId, UserId
 
 ROOMS_REMEMBERED_MAX = 2_000
+READERS_CHANGE = frozenset({"m.room.member", "m.room.join_rules", "m.room.history_visibility"})
+"""State events after which others may read in a room."""
 
 FetchMembers = Callable[[RoomId], Awaitable["Members"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The members of a room: display names of those who joined, and who is invited."""
+    """The members of a room: display names of those who joined, and who is invited.
+
+    `is_closed`: nobody else can read there without being invited by one of them.
+    """
 
     joined: Mapping[UserId, str | None]
     invited: frozenset[UserId]
+    is_closed: bool
+
+    def people(self, service_users: frozenset[UserId]) -> frozenset[UserId]:
+        """Joined and invited members besides the services. Only service users of our own server are none of
+        the people, whatever the room's state claims."""
+        return frozenset((self.joined.keys() | self.invited) - service_users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +50,18 @@ class Room:
     def only_person(self) -> UserId | None:
         """The one person with whom this server's services are alone; None in every other room.
 
-        Only service users of our own server don't count as people, whatever the room's state claims; an
-        invited person counts, since they may read on once they join.
+        An invited person counts, since they may read on once they join. In a room that others may join or
+        read as they like nobody is alone.
         """
-        people = (self.members.joined.keys() | self.members.invited) - self.service_users
-        if len(people) != 1:
+        people = self.members.people(self.service_users)
+        if len(people) != 1 or not self.members.is_closed:
             return None
         (person,) = people
         return person if person in self.members.joined else None
+
+    def is_only_for(self, user: UserId) -> bool:
+        """Whether nobody but this person, joined or still invited, can read what we write here."""
+        return self.members.is_closed and self.members.people(self.service_users) == {user}
 
     def name_of(self, user_id: UserId) -> str:
         """How a sentence in this room calls the user; shared names carry the user id too."""
@@ -89,8 +104,8 @@ class Rooms:
         return room
 
     def observe(self, event: Mapping[str, Any]) -> None:
-        """Takes note of an event of a room: a change of membership makes what was read stale."""
-        if event["type"] == "m.room.member":
+        """Takes note of an event of a room: what changes who may read makes what was read stale."""
+        if event["type"] in READERS_CHANGE:
             room_id = RoomId(event["room_id"])
             self._remembered.pop(room_id, None)
             if room_id in self._changes:

@@ -25,8 +25,9 @@ from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailabl
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
 from appservices.chassis.messages import IncomingMessage, notice
 from appservices.chassis.outbox import Outbox, Outgoing
-from appservices.chassis.rooms import Members, Rooms
+from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
 from appservices.chassis.transactions import transaction_routes
+from appservices.vocabulary.events import HOME_ROOM_TYPE
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id, server_of
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
 _MESSAGES = frozenset({"m.room.message", "m.room.encrypted"})
 # What changes who may read, and how we must write.
-_ROOM_CHANGES = frozenset({"m.room.encryption", "m.room.history_visibility", "m.room.member"})
+_ROOM_CHANGES = READERS_CHANGE | {"m.room.encryption"}
+# Join rules by which nobody comes in without a member's doing.
+_CLOSED_JOIN_RULES = frozenset({"invite", "private", "knock"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Service:
         self._clock = clock
         self._registration = registration
         self._on_joined: Callable[[RoomId], Awaitable[None]] | None = None
+        self._welcome: Callable[[UserId], tuple[str, str]] | None = None
         self._router: CommandRouter | None = None
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -93,6 +97,10 @@ class Service:
     def on_joined(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
         """Registers what to do in a room that the service has joined."""
         self._on_joined = callback
+
+    def welcome(self, words: Callable[[UserId], tuple[str, str]]) -> None:
+        """Gives the service what to say, as text and as HTML, to a person in their new Home room."""
+        self._welcome = words
 
     def routes(self) -> APIRouter:
         """What the homeserver calls, below the registration's `url`."""
@@ -145,8 +153,7 @@ class Service:
     async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
         event: Mapping[str, Any] = stored.event
         if event["type"] == "m.room.member":
-            await self._own_membership(event)
-            return []
+            return await self._own_membership(stored)
         if event["type"] == "m.room.encrypted":
             try:
                 event = await self._clear(stored)
@@ -200,25 +207,42 @@ class Service:
         content = notice(text, reply_to=stored.event_id)
         return Outgoing(outbox_id, content, room_id=stored.room_id).write(now_ms=self._clock())
 
-    async def _own_membership(self, event: Mapping[str, Any]) -> None:
+    async def _own_membership(self, stored: StoredEvent) -> Sequence[Write]:
         """Joins rooms that local members invite to, and takes note of rooms joined."""
+        event = stored.event
         if event.get("state_key") != self.identity.user_id:
-            return
+            return []
         room_id = RoomId(event["room_id"])
         membership = event["content"].get("membership")
         try:
             if membership == "invite":
-                if server_of(UserId(event["sender"])) == self._own_server:
-                    await self.device.intent.join(room_id)
-                else:
+                inviter = UserId(event["sender"])
+                if server_of(inviter) != self._own_server:
                     await self.device.intent.leave(room_id)
+                    return []
+                await self.device.intent.join(room_id)
+                if event["content"].get("is_direct") is True:
+                    await self.direct_rooms.note_direct_chat(room_id, inviter)
             elif membership == "join":
-                await self.direct_rooms.note(room_id)
                 if self._on_joined is not None:
                     await self._on_joined(room_id)
+                return await self._greetings(room_id)
         except MatrixRefused as refused:
             # The invite was taken back, or the room left again: there is nothing left to do.
             logger.info("membership of %s in %s: %s", self.identity.user_id, room_id, refused)
+        return []
+
+    async def _greetings(self, room_id: RoomId) -> Sequence[Write]:
+        """Takes note of a Home room just joined, and greets its person there if we have words for it."""
+        create = await self.device.intent.state_event(room_id, "m.room.create") or {}
+        if create.get("type") != HOME_ROOM_TYPE:
+            return []
+        person = await self.direct_rooms.note_home(room_id)
+        if person is None or self._welcome is None or await self.outbox.knows(_welcome_id(room_id)):
+            return []
+        text, formatted = self._welcome(person)
+        outgoing = Outgoing(_welcome_id(room_id), notice(text, formatted=formatted), room_id=room_id)
+        return [outgoing.write(now_ms=self._clock())]
 
     def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
         """What the room is told about an event that could not be applied: only where we had read it."""
@@ -254,12 +278,22 @@ class Service:
         profiles = await intent.joined_members(room_id)
         joined = {user: profile.display_name for user, profile in profiles.items()}
         if len(joined.keys() - set(self.identity.service_users)) > 1:
-            # With two people there it is no private room, whoever else is invited.
-            return Members(joined, frozenset())
+            # With two people there it is no private room, whoever else may read.
+            return Members(joined, frozenset(), is_closed=False)
         answer = await intent.call(
             "GET", path_of("rooms", room_id, "members"), parameters={"membership": "invite"}
         )
-        return Members(joined, frozenset(UserId(event["state_key"]) for event in answer["chunk"]))
+        invited = frozenset(UserId(event["state_key"]) for event in answer["chunk"])
+        return Members(joined, invited, is_closed=await self._is_closed(room_id))
+
+    async def _is_closed(self, room_id: RoomId) -> bool:
+        intent = self.device.intent
+        rules = await intent.state_event(room_id, "m.room.join_rules") or {}
+        history = await intent.state_event(room_id, "m.room.history_visibility") or {}
+        return (
+            rules.get("join_rule", "invite") in _CLOSED_JOIN_RULES
+            and history.get("history_visibility", "shared") != "world_readable"
+        )
 
     async def _create_direct_room(self, user: UserId) -> RoomId:
         return await self.device.intent.create_room(
@@ -327,3 +361,7 @@ class Service:
             await self.inbox.retry_parked()
             # Keys come in bursts.
             await asyncio.sleep(PARKED_RETRY_PAUSE_SECONDS)
+
+
+def _welcome_id(room_id: RoomId) -> OutboxId:
+    return OutboxId(derived_id("welcome", room_id))

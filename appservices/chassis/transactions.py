@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from appservices.vocabulary.ids import UserId
+from appservices.vocabulary.ids import UserId, is_user_id
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ async def _json_body(request: Request) -> object:
             return None
     try:
         return json.loads(bytes(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -104,6 +104,7 @@ def _is_sound(event: object) -> bool:
             isinstance(event.get(key), str) and 0 < len(event[key]) <= ID_LENGTH_MAX
             for key in ("event_id", "room_id", "sender", "type")
         )
+        and is_user_id(event["sender"])
         and isinstance(event.get("content"), dict)
         and isinstance(event.get("state_key", ""), str)
     )

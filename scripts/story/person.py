@@ -140,6 +140,14 @@ class Person:
         contents = [event["content"] for room, event in self._events if room == room_id]
         return [content[RECEIPT].get("memo", "") for content in contents if RECEIPT in content]
 
+    def bodies_seen(self, room_id: str, *, sender: str) -> list[str]:
+        """What somebody has said in this room so far."""
+        return [
+            str(event["content"].get("body", ""))
+            for room, event in self._events
+            if room == room_id and event["sender"] == sender
+        ]
+
     async def _sync_once(self) -> None:
         await self.client.sync(timeout=0, full_state=True)
         if self.client.should_upload_keys:

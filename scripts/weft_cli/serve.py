@@ -29,7 +29,6 @@ from appservices.chassis.encryption import BotDevice
 from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
-from appservices.chassis.migrations import migrate
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
 from appservices.chassis.pages import Pages, install_shell
@@ -41,14 +40,17 @@ from appservices.portal.chat import HomeCommands
 from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
 from appservices.portal.pages import portal_pages
 from appservices.portal.signin import sign_in_link, sign_in_pages
+from appservices.portal.welcome import welcome_words
 from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
     build_payments,
+    migrate_configured,
     open_configured_database,
     service_users,
 )
+from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
@@ -69,11 +71,12 @@ STOP_SECONDS_MAX = 10
 async def serve(config: WeftConfig) -> None:
     """Serves until SIGTERM or SIGINT.
 
-    Raises AssetsMissing, ConfigInvalid, CryptoStoreUnusable and SchemaUnknown.
+    Raises AssetsMissing, CommandFailed (its port is taken), ConfigInvalid and CryptoStoreUnusable.
     """
     # One line per request to the homeserver says too much.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     collect_rarely()
+    check_ports([services_listener(config, remedy="choose another with web.port in weft.yaml")])
     async with AsyncExitStack() as stack:
         composition = _Composition(config, stack)
         app = await composition.build()
@@ -141,7 +144,7 @@ class _Composition:
     async def _database(self, key: str, url: str, *branches: Path) -> Database:
         database = open_configured_database(self._config, key=key, url=url)
         self._stack.push_async_callback(database.close)
-        await migrate(database, *branches)
+        await migrate_configured(self._config, key=key, database=database, branches=branches)
         return database
 
     async def _home(self, database: Database, sessions: SessionStore) -> Service:
@@ -149,6 +152,7 @@ class _Composition:
         identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
         service = await self._service(identity, config.home, database)
         commands = HomeCommands(sessions, link=partial(sign_in_link, config.web))
+        service.welcome(partial(welcome_words, portal_url=config.web.public_url))
         service.use(
             CommandRouter(
                 service_user=config.home_user,

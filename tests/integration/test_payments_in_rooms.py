@@ -180,6 +180,52 @@ async def test_money_matters_are_told_in_private(rich_alice: Person, bob: Person
     assert "€" not in told
 
 
+async def test_a_newcomer_is_told_in_their_home_what_to_write(rich_alice: Person) -> None:
+    room_id = await rich_alice.home_room()
+    greeting = await rich_alice.hears(
+        room_id, lambda event: event["content"].get("body", "").startswith("Welcome!"), "the welcome"
+    )
+    assert greeting["sender"] == rich_alice.home.user("weft")
+    assert "balance" in greeting["content"]["body"]
+
+
+@pytest.mark.parametrize("openness", ["joinable", "readable", "friends to come"])
+async def test_a_room_where_one_happens_to_be_alone_is_not_told_secrets(
+    rich_alice: Person, lunch: str, openness: str
+) -> None:
+    home_id = await rich_alice.home_room()
+    wallet = rich_alice.home.user("wallet")
+    state = {
+        "joinable": [{"type": "m.room.join_rules", "content": {"join_rule": "public"}}],
+        "readable": [
+            {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
+        ],
+        "friends to come": [],
+    }[openness]
+    answer = await rich_alice.client.room_create(name="Shop", invite=[wallet], initial_state=state)
+    room_id = answer.room_id
+    await rich_alice.sees_members(room_id, wallet)
+    if openness != "friends to come":
+        assert "direct room" in await asked(rich_alice, room_id, "!balance")
+    # What is asked elsewhere is answered in the Home room, not here.
+    question = await rich_alice.say(lunch, f"!pay Bob {9000 + len(openness)} EUR")
+    await rich_alice.answer_to(lunch, question, sender=wallet)
+    await asked(rich_alice, lunch, "!balance")
+    await rich_alice.hears(
+        home_id, lambda event: "more than you have" in event["content"].get("body", ""), "the refusal"
+    )
+    await asked(rich_alice, home_id, "balance")
+    assert not any("€" in body for body in rich_alice.bodies_seen(room_id, sender=wallet))
+
+
+async def test_a_receipt_answers_the_command_that_it_is_for(
+    rich_alice: Person, bob: Person, lunch: str
+) -> None:
+    event_id = await rich_alice.say(lunch, "!pay\tBob\u00a01 EUR answered")
+    answer = await bob.answer_to(lunch, event_id, sender=rich_alice.home.user("wallet"))
+    assert answer["content"][RECEIPT]["memo"] == "answered"
+
+
 async def test_the_wallets_keys_stand_in_the_home_room(rich_alice: Person) -> None:
     room_id = await rich_alice.home_room()
     wallet = rich_alice.home.user("wallet")

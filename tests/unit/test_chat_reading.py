@@ -18,7 +18,9 @@ WALLET = UserId("@wallet:a")
 
 def room(**names: str) -> Room:
     joined: dict[UserId, str | None] = {UserId(f"@{localpart}:a"): name for localpart, name in names.items()}
-    return Room(RoomId("!r"), Members({**joined, WALLET: "Wallet"}, frozenset()), frozenset({WALLET}))
+    return Room(
+        RoomId("!r"), Members({**joined, WALLET: "Wallet"}, frozenset(), is_closed=False), frozenset({WALLET})
+    )
 
 
 PEOPLE = room(alice="Alice", bob="Bob", bobby="Bob Smith", eve="  bob\u202e smith ")
@@ -74,6 +76,9 @@ def test_an_amount_that_could_mean_another_is_refused(text: str) -> None:
         ("bob 5 EUR", "@bob:a", "5 EUR"),
         ("bobby 5 EUR", "@bobby:a", "5 EUR"),
         ('"Alice" 5 EUR', "@alice:a", "5 EUR"),
+        ("@bob:a\t5 EUR", "@bob:a", "5 EUR"),
+        ("@bob:a\u00a05 EUR", "@bob:a", "5 EUR"),
+        ("@bob:a: 5 EUR", "@bob:a", "5 EUR"),
     ],
 )
 def test_a_user_by_id_or_by_a_name_unique_in_the_room(text: str, user: str, rest: str) -> None:

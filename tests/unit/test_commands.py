@@ -20,8 +20,10 @@ ALICE, BOB, STRANGER = UserId("@alice:a"), UserId("@bob:a"), UserId("@carol:b")
 SERVICES = (HOME, WALLET)
 
 
-def room(*joined: str, invited: Sequence[str] = ()) -> Room:
-    members = Members({UserId(user): None for user in joined}, frozenset(UserId(user) for user in invited))
+def room(*joined: str, invited: Sequence[str] = (), is_closed: bool = True) -> Room:
+    members = Members(
+        {UserId(user): None for user in joined}, frozenset(UserId(user) for user in invited), is_closed
+    )
     return Room(RoomId("!r"), members, frozenset(SERVICES))
 
 
@@ -65,7 +67,14 @@ async def test_in_a_group_a_private_matter_is_answered_directly() -> None:
     assert await answers("balance", GROUP) == []
 
 
-@pytest.mark.parametrize("where", [room(ALICE, WALLET, invited=[BOB]), room(ALICE, WALLET, "@wallet:b")])
+@pytest.mark.parametrize(
+    "where",
+    [
+        room(ALICE, WALLET, invited=[BOB]),
+        room(ALICE, WALLET, "@wallet:b"),
+        room(ALICE, WALLET, is_closed=False),
+    ],
+)
 async def test_a_room_where_somebody_else_may_read_is_not_private(where: Room) -> None:
     assert (await answers("!balance", where))[0][0] == ALICE
 
@@ -75,6 +84,7 @@ async def test_unknown_input_is_answered_once_by_the_first_service_there() -> No
     assert await answers("!nonsense", PRIVATE, service_user=WALLET) == []
     assert len(await answers("!nonsense", GROUP, service_user=WALLET)) == 1
     assert await answers("good morning", GROUP) == []
+    assert await answers("!!", GROUP) == await answers("! ", GROUP) == []
 
 
 async def test_each_service_leaves_the_others_their_commands() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.homeserver import MatrixRefused
-from appservices.chassis.messages import notice, pill, shown_name
+from appservices.chassis.messages import notice, pill, reply_relation, shown_name
 from appservices.chassis.outbox import Outgoing
 from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.events import RECEIPT
-from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, localpart_of
+from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import Currencies
 from wallet_appservice.payments.actions import RoomNotShared
 from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
@@ -48,6 +48,7 @@ class RoomAnnouncer:
                 record,
                 names=names,
                 room=room,
+                in_reply_to=order.in_reply_to,
                 wallet_user=self._wallet_user,
                 currencies=self._currencies,
                 now_ms=self._clock(),
@@ -104,23 +105,21 @@ def receipt_writes(
     wallet_user: UserId,
     currencies: Currencies,
     now_ms: int,
+    in_reply_to: EventId | None = None,
 ) -> Sequence[Write]:
     """The outbox rows of a record's receipt, one per place it goes to."""
     content = receipt_message(record, names=names, currencies=currencies)
     present = room.members.joined.keys() if room is not None else frozenset()
     people = [user for user in (record.payer, record.payee) if user != wallet_user and user not in present]
-    places: list[tuple[RoomId | None, UserId | None]] = [(None, user) for user in people]
-    if room is not None:
-        places.insert(0, (room.room_id, None))
-    return [
-        Outgoing(
-            OutboxId(derived_id("receipt", record.id, room_id or "", user or "")),
-            content,
-            room_id=room_id,
-            to_user=user,
-        ).write(now_ms=now_ms)
-        for room_id, user in places
+    outgoing = [
+        Outgoing(OutboxId(derived_id("receipt", record.id, "", user)), content, to_user=user)
+        for user in people
     ]
+    if room is not None:
+        there = content if in_reply_to is None else {**content, **reply_relation(in_reply_to)}
+        outbox_id = OutboxId(derived_id("receipt", record.id, room.room_id, ""))
+        outgoing.insert(0, Outgoing(outbox_id, there, room_id=room.room_id))
+    return [item.write(now_ms=now_ms) for item in outgoing]
 
 
 def receipt_message(

@@ -74,6 +74,7 @@ class WalletCommands:
             money=read.money,
             memo=read.memo,
             room_id=call.room.room_id,
+            in_reply_to=call.message.event_id,
         )
 
         def tell(outcome: Outcome) -> Sequence[Write]:

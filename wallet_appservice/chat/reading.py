@@ -36,7 +36,7 @@ def read_user(text: str, room: Room, *, own_server: str) -> tuple[UserId, str]:
     if not text:
         raise NotUnderstood("Who should be paid?")
     if text.startswith("@"):
-        word, _, rest = _first_word(text)
+        word, rest = _first_word(text)
         user_id = _user_id(word, own_server)
         if user_id is not None:
             return user_id, rest
@@ -97,7 +97,7 @@ def _has_digit(word: str) -> bool:
 
 
 def _user_id(word: str, own_server: str) -> UserId | None:
-    candidate = word.rstrip(",;")
+    candidate = word.rstrip(",;:")
     if is_user_id(candidate):
         return UserId(candidate)
     completed = f"{candidate}:{own_server}"
@@ -131,9 +131,9 @@ def _one_of(name: str, users: list[UserId]) -> UserId:
     )
 
 
-def _first_word(text: str) -> tuple[str, str, str]:
-    word, separator, rest = text.partition(" ")
-    return word, separator, rest.strip()
+def _first_word(text: str) -> tuple[str, str]:
+    words = text.split(maxsplit=1)
+    return words[0], words[1].strip() if len(words) > 1 else ""
 
 
 def _shown(text: str) -> str:

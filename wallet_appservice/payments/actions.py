@@ -226,6 +226,11 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_INVALID, order)
         if server_of(user) != server_of(self.wallet_user):
             return self._refused(PaymentRefusal.PAYER_ELSEWHERE, order)
+        if kind is PaymentKind.WITHDRAWAL and not await self._ledger.accounts_of(user):
+            # Whoever has an account is known, also when their Matrix account has ended.
+            return self._refused(PaymentRefusal.PAYER_UNKNOWN, order)
+        if kind is PaymentKind.DEPOSIT and user in self._service_users:
+            return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         currency = self.currencies.get(order.money.currency)
         if currency is None:
             return self._refused(PaymentRefusal.CURRENCY_UNKNOWN, order)
@@ -348,6 +353,7 @@ class Payments:
             currencies=", ".join(self.currencies),
             payment_max=payment_max,
             memo_length_max=str(MEMO_LENGTH_MAX),
+            payer=order.payer,
             payee=order.payee,
             available=available,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from appservices.vocabulary.ids import RoomId, TransferId, UserId
+from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 
 MEMO_LENGTH_MAX = 200
@@ -31,6 +31,8 @@ class PaymentOrder:
     money: Money
     memo: str = ""
     room_id: RoomId | None = None
+    in_reply_to: EventId | None = None
+    """The command in that room which the receipt answers; no part of what makes the order itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ class PaymentRefusal(StrEnum):
     ID_INVALID = "id_invalid"
     ID_TAKEN = "id_taken"
     PAYER_ELSEWHERE = "payer_elsewhere"
+    PAYER_UNKNOWN = "payer_unknown"
     CURRENCY_UNKNOWN = "currency_unknown"
     AMOUNT_INVALID = "amount_invalid"
     AMOUNT_TOO_LARGE = "amount_too_large"
@@ -40,6 +41,9 @@ REFUSALS = {
     ),
     PaymentRefusal.PAYER_ELSEWHERE: Outside(
         403, "M_FORBIDDEN", "This wallet keeps accounts for the people of {server} only."
+    ),
+    PaymentRefusal.PAYER_UNKNOWN: Outside(
+        404, "DEV_WEFT_PAYER_UNKNOWN", "{payer} has no account in this wallet."
     ),
     PaymentRefusal.CURRENCY_UNKNOWN: Outside(
         400, "DEV_WEFT_CURRENCY_UNKNOWN", "This wallet keeps {currencies}."
