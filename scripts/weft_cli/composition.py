@@ -6,11 +6,17 @@ what it has to tell people waits in the outbox until the service sends it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from asyncpg import PostgresError
+from sqlalchemy.exc import SQLAlchemyError
 
 from appservices.chassis.clock import system_clock
 from appservices.chassis.config import (
+    CONFIG_NAME,
     ConfigInvalid,
     WeftConfig,
     load_registration,
@@ -19,7 +25,7 @@ from appservices.chassis.config import (
 from appservices.chassis.database import Database, DatabaseUrlInvalid, Write, open_database
 from appservices.chassis.homeserver import ONCE, Homeserver, open_session
 from appservices.chassis.intents import IntentPool
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, SchemaUnknown, migrate
 from appservices.vocabulary.ids import ServerName, UserId
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
@@ -29,6 +35,8 @@ from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
 HOME_BRANCHES = (CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
 WALLET_BRANCHES = (CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+Branches = tuple[Path, ...]
+_CLASS_NAME = re.compile(r"^<class '[^']*'>: ")
 
 
 def service_users(config: WeftConfig) -> tuple[UserId, ...]:
@@ -38,10 +46,53 @@ def service_users(config: WeftConfig) -> tuple[UserId, ...]:
 
 def open_configured_database(config: WeftConfig, *, key: str, url: str) -> Database:
     """Raises ConfigInvalid when the URL under that key names no database Weft can use."""
+    place = f"{config.folder / CONFIG_NAME}: {key}"
     try:
-        return open_database(url, folder=config.folder)
+        database = open_database(url, folder=config.folder)
     except DatabaseUrlInvalid as error:
-        raise ConfigInvalid(f"{config.folder / 'weft.yaml'}: {key}: {error}") from error
+        raise ConfigInvalid(f"{place}: {error}") from error
+    file = database.engine.url.database
+    if database.is_sqlite and file and not Path(file).parent.is_dir():
+        raise ConfigInvalid(f"{place}: {file} can't be used: there is no folder {Path(file).parent}")
+    return database
+
+
+@contextmanager
+def database_failures_named(config: WeftConfig, *, key: str, database: Database) -> Iterator[None]:
+    """A database that is down, damaged or another's becomes one sentence with key and database.
+
+    Raises ConfigInvalid.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, PostgresError, SchemaUnknown) as error:
+        raise unusable_database(config, key=key, database=database, error=error) from error
+
+
+async def migrate_configured(config: WeftConfig, *, key: str, database: Database, branches: Branches) -> None:
+    """The first connection, and the newest schema. Raises ConfigInvalid when the database can't be used."""
+    try:
+        with database_failures_named(config, key=key, database=database):
+            await migrate(database, *branches)
+    except OSError as error:
+        # A PostgreSQL that is down is told so by the network.
+        raise unusable_database(config, key=key, database=database, error=error) from error
+
+
+def unusable_database(config: WeftConfig, *, key: str, database: Database, error: Exception) -> ConfigInvalid:
+    """The sentence about a database that failed, without its password."""
+    url = database.engine.url
+    named = url.database if database.is_sqlite else url.set(drivername="postgresql").render_as_string()
+    return ConfigInvalid(
+        f"{config.folder / CONFIG_NAME}: {key}: {named} can't be used: {failure_words(error)}"
+    )
+
+
+def failure_words(error: Exception) -> str:
+    """What a driver says, without the statement, its class names and links."""
+    reason = getattr(error, "orig", None) or error
+    words = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
+    return _CLASS_NAME.sub("", words.strip().partition("\n")[0]).rstrip(".")
 
 
 def build_payments(
@@ -76,33 +127,39 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
     Whether a payee exists is asked of the homeserver, which must be running for that.
     """
     database = open_configured_database(config, key="wallet.database", url=config.wallet.database)
+    key = "wallet.database"
     try:
-        await migrate(database, *WALLET_BRANCHES)
+        await migrate_configured(config, key=key, database=database, branches=WALLET_BRANCHES)
         registration = load_registration(config, config.wallet.registration)
-        async with Ledger(SqlLedgerStore(database), clock=system_clock) as ledger, open_session() as session:
-            homeserver = Homeserver(
-                config.homeserver.url,
-                as_token=registration.as_token,
-                server_name=ServerName(config.server_name),
-                session=session,
-                retries=ONCE,
-            )
-            wallet_intent = IntentPool(homeserver).intent(config.wallet_user)
+        with database_failures_named(config, key=key, database=database):
+            async with (
+                Ledger(SqlLedgerStore(database), clock=system_clock) as ledger,
+                open_session() as session,
+            ):
+                homeserver = Homeserver(
+                    config.homeserver.url,
+                    as_token=registration.as_token,
+                    server_name=ServerName(config.server_name),
+                    session=session,
+                    retries=ONCE,
+                )
+                wallet_intent = IntentPool(homeserver).intent(config.wallet_user)
 
-            async def user_exists(user: UserId) -> bool:
-                return await wallet_intent.profile(user) is not None
+                async def user_exists(user: UserId) -> bool:
+                    return await wallet_intent.profile(user) is not None
 
-            yield build_payments(
-                config,
-                database=database,
-                ledger=ledger,
-                announcer=DirectAnnouncer(
-                    wallet_user=config.wallet_user,
-                    currencies=config.wallet.kept_currencies,
-                    clock=system_clock,
-                ),
-                user_exists=user_exists,
-                on_commit=lambda: None,
-            )
+                payments = build_payments(
+                    config,
+                    database=database,
+                    ledger=ledger,
+                    announcer=DirectAnnouncer(
+                        wallet_user=config.wallet_user,
+                        currencies=config.wallet.kept_currencies,
+                        clock=system_clock,
+                    ),
+                    user_exists=user_exists,
+                    on_commit=lambda: None,
+                )
+                yield payments
     finally:
         await database.close()

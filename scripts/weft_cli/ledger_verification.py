@@ -14,7 +14,12 @@ from appservices.chassis.database import Database
 from appservices.chassis.migrations import is_current
 from appservices.vocabulary.money import Currency, CurrencyCode, format_minor
 from appservices.vocabulary.signing import decode_base64
-from scripts.weft_cli.composition import WALLET_BRANCHES, open_configured_database
+from scripts.weft_cli.composition import (
+    WALLET_BRANCHES,
+    database_failures_named,
+    open_configured_database,
+    unusable_database,
+)
 from scripts.weft_cli.database_files import is_missing
 from scripts.weft_cli.failure import CommandFailed
 from wallet_appservice.storage.checkpoint_check import CheckpointSigner
@@ -52,12 +57,18 @@ async def verify_ledger(
 async def open_existing_ledger(config: WeftConfig) -> AsyncIterator[Database]:
     """The wallet's database for those who make none. Raises CommandFailed when there is no ledger."""
     database = open_configured_database(config, key="wallet.database", url=config.wallet.database)
+    key = "wallet.database"
     try:
-        if is_missing(database) or not await is_current(database, *WALLET_BRANCHES):
-            raise CommandFailed(
-                "There is no ledger of this version yet: the first start or deposit makes it."
-            )
-        yield database
+        with database_failures_named(config, key=key, database=database):
+            try:
+                current = not is_missing(database) and await is_current(database, *WALLET_BRANCHES)
+            except OSError as error:
+                raise unusable_database(config, key=key, database=database, error=error) from error
+            if not current:
+                raise CommandFailed(
+                    "There is no ledger of this version yet: the first start or deposit makes it."
+                )
+            yield database
     finally:
         await database.close()
 

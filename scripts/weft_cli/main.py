@@ -69,9 +69,11 @@ def options(
 def serve(data: DataOption = None) -> None:
     """Run every application service in this process; `weft up` does so beside Synapse."""
     # Imported late: it loads every service, which the other commands can do without.
+    from sqlalchemy.exc import SQLAlchemyError
+
     from appservices.chassis.crypto_store import CryptoStoreUnusable
-    from appservices.chassis.migrations import SchemaUnknown
     from appservices.chassis.page_assets import AssetsMissing
+    from scripts.weft_cli.composition import failure_words
     from scripts.weft_cli.serve import serve as serve_all
 
     config = load_config(find_data_folder(data).path)
@@ -80,8 +82,12 @@ def serve(data: DataOption = None) -> None:
     )
     try:
         asyncio.run(serve_all(config))
-    except (AssetsMissing, CryptoStoreUnusable, SchemaUnknown) as error:
+    except (AssetsMissing, CryptoStoreUnusable) as error:
         raise CommandFailed(str(error)) from error
+    except SQLAlchemyError as error:
+        # Whoever looks for the cause needs all of it; whoever reads the last line needs a sentence.
+        logging.getLogger(__name__).exception("a database failed")
+        raise CommandFailed(f"A database failed: {failure_words(error)}.") from error
 
 
 app.command()(init)

@@ -50,9 +50,7 @@ def port_of(url: str) -> int:
 
 def listeners(config: WeftConfig) -> list[Listener]:
     """All that `weft up` will listen with."""
-    services = Listener(
-        "Weft's services", config.web.bind_address, config.web.port, "choose another with --port"
-    )
+    services = services_listener(config, remedy="choose another with --port")
     if not config.homeserver.managed:
         return [services]
     found = [
@@ -64,6 +62,11 @@ def listeners(config: WeftConfig) -> list[Listener]:
         remedy = "it is part of the server name and can't be another one"
         found.append(Listener("federation", federation_addresses(config.server_name)[-1], port, remedy))
     return found
+
+
+def services_listener(config: WeftConfig, *, remedy: str) -> Listener:
+    """What `weft serve` listens with."""
+    return Listener("Weft's services", config.web.bind_address, config.web.port, remedy)
 
 
 def is_loopback_name(server_name: str) -> bool:
