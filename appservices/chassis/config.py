@@ -6,19 +6,32 @@ key. Paths are relative to the config file's folder, the data folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from appservices.vocabulary.ids import UserId, is_server_name
-from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, iso_currency
+from appservices.vocabulary.money import AMOUNT_MINOR_MAX, Currencies, Currency, CurrencyCode, iso_currency
 from appservices.vocabulary.signing import SigningKey
 
 CONFIG_NAME = "weft.yaml"
 SECRET_FILE_BYTES_MAX = 64 * 1024
+DATABASE_FAMILIES = ("sqlite", "postgresql", "postgres")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_HTTP_URL = re.compile(r"https?://[^/\s?#]+(/\S*)?")
 
 
 class ConfigInvalid(Exception):
@@ -32,7 +45,35 @@ class Section(BaseModel):
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")]
+
+
+def is_http_url(text: str) -> bool:
+    """Whether it is an absolute http or https URL with a host, and a port that can be one."""
+    try:
+        parts = urlsplit(text)
+        return bool(_HTTP_URL.fullmatch(text) and parts.hostname and parts.port != 0)
+    except ValueError:
+        return False
+
+
+def _http_url(text: str) -> str:
+    if not is_http_url(text):
+        raise ValueError(f"a URL looks like http://127.0.0.1:8008, not “{text}”")
+    return text
+
+
+def _database_url(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    family = scheme.partition("+")[0]
+    if not separator or family not in DATABASE_FAMILIES:
+        raise ValueError("a database is named by sqlite:///FILE or postgresql://USER@HOST/NAME")
+    if family == "sqlite" and rest.partition("?")[0] in ("", "/", "/:memory:"):
+        raise ValueError("an SQLite database needs a file: sqlite:///wallet.db")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 
 
 class HomeserverSection(Section):
@@ -83,7 +124,7 @@ class HomeSection(Section):
     registration: str = Field(
         default="registrations/weft.yaml", description="Its application-service registration file."
     )
-    database: str = Field(
+    database: DatabaseUrl = Field(
         default="sqlite:///weft.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
     )
 
@@ -103,7 +144,7 @@ class WalletSection(Section):
     registration: str = Field(
         default="registrations/wallet.yaml", description="Its application-service registration file."
     )
-    database: str = Field(
+    database: DatabaseUrl = Field(
         default="sqlite:///wallet.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
     )
     signing_key_file: str = Field(
@@ -125,7 +166,24 @@ class WalletSection(Section):
     def _currencies(cls, value: object) -> object:
         if not isinstance(value, list | tuple) or not value:
             raise ValueError("a list of currencies, such as [EUR]")
-        return tuple(_currency(item) for item in value)
+        currencies = tuple(_currency(item) for item in value)
+        codes = [currency.code for currency in currencies]
+        for code in codes:
+            if codes.count(code) > 1:
+                raise ValueError(f"{code} is given twice")
+        return currencies
+
+    @field_validator("payment_max")
+    @classmethod
+    def _payment_max(cls, value: int, info: ValidationInfo) -> int:
+        for currency in info.data.get("currencies", ()):
+            highest = AMOUNT_MINOR_MAX // 10**currency.exponent
+            if value > highest:
+                raise ValueError(
+                    f"{value} is too much: with the {currency.exponent} decimals of {currency.code} the most "
+                    f"is {highest}"
+                )
+        return value
 
     @property
     def kept_currencies(self) -> Currencies:
@@ -135,9 +193,14 @@ class WalletSection(Section):
 class LogSection(Section):
     """Where the log goes and how much of it."""
 
-    level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR."
-    )
+    level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value not in LOG_LEVELS:
+            raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
+        return value
 
 
 class WeftConfig(Section):
@@ -259,7 +322,10 @@ def _currency(item: object) -> Currency:
         if currency is None:
             raise ValueError(f"{item} is not an ISO 4217 code; define it with code and exponent")
         return currency
-    section = CurrencySection.model_validate(item)
+    try:
+        section = CurrencySection.model_validate(item)
+    except ValidationError as error:
+        raise ValueError(_first_error(error)) from error
     return Currency(
         code=CurrencyCode(section.code), exponent=section.exponent, symbol=section.symbol or section.code
     )
