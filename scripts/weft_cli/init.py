@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 
 from appservices.chassis.clock import Tokens
-from appservices.chassis.config import WeftConfig, load_config
+from appservices.chassis.config import WeftConfig, is_http_url, load_config
 from appservices.vocabulary.ids import is_server_name
 from appservices.vocabulary.signing import SigningKey
 from scripts.weft_cli.certificates import LocalAuthority, ensure_certificate
@@ -72,6 +73,8 @@ class Wishes:
         """Raises CommandFailed for what could never work."""
         if self.server_name is not None:
             _check_server_name(self.server_name)
+        if self.homeserver_url is not None:
+            _check_homeserver_url(self.homeserver_url)
         if self.port is not None and not 1 <= self.port <= PORT_MAX:
             raise CommandFailed(f"--port takes a number from 1 to {PORT_MAX}, not {self.port}.")
         name = self.server_name or DEFAULT_SERVER_NAME
@@ -134,6 +137,7 @@ def initialise(
     written = [(folder.config, write_new_file(folder.config, text, secret=True))]
     config = load_config(folder.path)
     check_wishes(folder, config, wishes)
+    check_registrations_are_listed(folder, config)
 
     def write(path: Path, text: Callable[[], str], *, secret: bool = True) -> None:
         written.append((path, not path.exists() and write_new_file(path, text(), secret=secret)))
@@ -215,6 +219,39 @@ def _check_server_name(name: str) -> None:
         raise CommandFailed(f"“{name}” is not a server name: it looks like example.org or localhost:8448.")
     if name != name.lower():
         raise CommandFailed(f"A server name is written in small letters: {name.lower()}.")
+
+
+def _check_homeserver_url(url: str) -> None:
+    if not is_http_url(url):
+        raise CommandFailed(f"--homeserver-url takes a URL such as http://127.0.0.1:8008, not “{url}”.")
+
+
+def new_config(folder: DataFolder, wishes: Wishes) -> WeftConfig:
+    """The config that a new data folder will have."""
+    return WeftConfig.model_validate({**_config_values(wishes), "folder": folder.path})
+
+
+def check_registrations_are_listed(folder: DataFolder, config: WeftConfig) -> None:
+    """Raises CommandFailed when the Synapse of this data folder doesn't read a registration of the config.
+
+    New tokens in a file that Synapse doesn't know would be of no use; mostly its name was mistyped.
+    """
+    if not config.homeserver.managed or not folder.homeserver_config.exists():
+        return
+    listed = read_homeserver_config(folder.homeserver_config).get("app_service_config_files")
+    known = {
+        os.path.realpath(folder.path / str(item)) for item in (listed if isinstance(listed, list) else ())
+    }
+    for key, name in (
+        ("home.registration", config.home.registration),
+        ("wallet.registration", config.wallet.registration),
+    ):
+        path = config.folder / name
+        if os.path.realpath(path) not in known:
+            raise CommandFailed(
+                f"{folder.config}: {key}: {path} is not in app_service_config_files of "
+                f"{folder.homeserver_config}, so Synapse doesn't know it: correct the one or the other."
+            )
 
 
 def _config_values(wishes: Wishes) -> dict[str, Any]:

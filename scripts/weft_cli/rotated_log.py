@@ -31,6 +31,14 @@ class RotatedLog:
                 return printable
         return ""
 
+    @property
+    def last_complaint(self) -> str:
+        """The last line of Python's logging that warns; empty when none of the last lines does."""
+        for line in reversed(self._last_lines):
+            if " WARNING " in line or " ERROR " in line:
+                return "".join(character for character in line if character.isprintable()).strip()
+        return ""
+
     def write(self, output: bytes) -> None:
         *lines, rest = (self._rest + output).split(b"\n")
         self._last_lines.extend(line[:LINE_BYTES_MAX].decode(errors="replace") for line in lines)

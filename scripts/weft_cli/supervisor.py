@@ -23,7 +23,11 @@ from scripts.weft_cli.rotated_log import RotatedLog
 
 READY_SECONDS_MAX = 180.0
 READY_POLL_SECONDS = 0.1
+WAITING_SECONDS = 5.0
+"""So often people are told what is being waited for."""
 READY_ANSWER_SECONDS_MAX = 5.0
+ANSWER_LENGTH_MAX = 200
+"""The longest answer that is shown to people who wait."""
 STOP_SECONDS_MAX = 20.0
 RESTART_PAUSE_SECONDS = 0.5
 """Before a program that was ready is started again, however often it dies."""
@@ -62,6 +66,8 @@ class _Kept:
         self.program = program
         self.log = RotatedLog(program.log)
         self.process: Process | None = None
+        self.answer = ""
+        """How it answered when last asked whether it is ready; empty without a short answer."""
         self.is_ready = False
         """Whether the present process has become ready."""
         self.was_ready = False
@@ -140,13 +146,15 @@ class Supervisor:
 
     async def _watch_readiness(self, ready: Callable[[], None]) -> None:
         """Asks each process until it is ready; says so once all programs have been."""
-        deadline = time.monotonic() + READY_SECONDS_MAX
+        began = time.monotonic()
+        deadline = began + READY_SECONDS_MAX
+        next_word = began + WAITING_SECONDS
         all_were_ready = False
         async with httpx.AsyncClient(timeout=READY_ANSWER_SECONDS_MAX, trust_env=False) as client:
             while True:
                 for kept in self._kept:
                     process = kept.process
-                    if not kept.is_ready and process is not None and await _answers(client, kept.program):
+                    if not kept.is_ready and process is not None and await _answers(client, kept):
                         kept.is_ready = process is kept.process
                         kept.was_ready |= kept.is_ready
                         self._say(f"{kept.program.name} is ready.")
@@ -154,6 +162,12 @@ class Supervisor:
                 if not missing and not all_were_ready:
                     all_were_ready = True
                     ready()
+                if missing and time.monotonic() > next_word:
+                    next_word += WAITING_SECONDS
+                    seconds = time.monotonic() - began
+                    self._say(
+                        f"Waiting for {missing[0].program.name} ({seconds:.0f} s): {_waits(missing[0])}"
+                    )
                 if missing and time.monotonic() > deadline:
                     raise ProgramFailed(
                         f"{missing[0].program.name} did not become ready within {READY_SECONDS_MAX:.0f} "
@@ -232,9 +246,13 @@ async def _copy_output(process: Process, log: RotatedLog) -> None:
         log.write(output)
 
 
-async def _answers(client: httpx.AsyncClient, program: Program) -> bool:
+async def _answers(client: httpx.AsyncClient, kept: _Kept) -> bool:
+    kept.answer = ""
     try:
-        return program.is_ready(await client.get(program.ready_url))
+        response = await client.get(kept.program.ready_url)
+        if len(response.text) <= ANSWER_LENGTH_MAX and response.text.isprintable():
+            kept.answer = response.text
+        return kept.program.is_ready(response)
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -250,6 +268,14 @@ def _ending(status: int) -> str:
     if status < 0:
         return f"killed by {signal.Signals(-status).name}"
     return f"exit status {status}"
+
+
+def _waits(kept: _Kept) -> str:
+    """What a program that isn't ready says: its answer about itself, its last warning or its last line."""
+    said = kept.log.last_complaint or kept.log.last_line
+    words = [kept.answer] if kept.answer else []
+    words += [f"“{said}” (in {kept.log.path})"] if said else []
+    return "; ".join(words) or "no word from it yet."
 
 
 def _last_line(kept: _Kept) -> str:

@@ -29,6 +29,7 @@ from scripts.weft_cli.init import (
     Wishes,
     authority_of,
     initialise,
+    new_config,
 )
 from scripts.weft_cli.port_change import change_port
 from scripts.weft_cli.ports import check_ports, host_of, listeners, port_of
@@ -66,6 +67,9 @@ def up(
     """Start Synapse and Weft, and keep them running until Ctrl-C. Makes a data folder when there is none."""
     folder = find_data_folder(data)
     wishes = Wishes(server_name=server_name, port=port, authority=ca)
+    if report_to is None and not folder.config.exists():
+        # Said before anything is written.
+        check_ports(listeners(new_config(folder, wishes)))
     if detach:
         _start_in_background(folder, wishes, open_registration=open_registration)
     elif report_to is not None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -180,3 +181,16 @@ def test_services_are_ready_when_each_of_them_says_so() -> None:
     assert all_services_ready(answer(200, home="ready", wallet="ready"))
     assert not all_services_ready(answer(200, home="ready", wallet="starting"))
     assert not all_services_ready(answer(503, home="ready", wallet="ready"))
+
+
+async def test_who_waits_is_told_what_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "WAITING_SECONDS", 0.2)
+    never = replace(
+        program(tmp_path, "one", first="print('12:00:00 WARNING weft: no token', flush=True)"),
+        is_ready=lambda _: False,
+    )
+    run = Run(never)
+    await eventually(lambda: "no token" in " ".join(run.said))
+    assert f"(in {tmp_path / 'one.log'})" in run.said[-1]
+    assert run.said[-1].startswith("Waiting for one (")
+    await run.stop()
