@@ -6,6 +6,7 @@ what it has to tell people waits in the outbox until the service sends it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,10 +24,11 @@ from appservices.chassis.config import (
     load_signing_key,
 )
 from appservices.chassis.database import Database, DatabaseUrlInvalid, Write, open_database
-from appservices.chassis.homeserver import ONCE, Homeserver, open_session
+from appservices.chassis.homeserver import ONCE, Homeserver, MatrixUnavailable, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, SchemaUnknown, migrate
 from appservices.vocabulary.ids import ServerName, UserId
+from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Announcer, Payments
@@ -146,7 +148,12 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                 wallet_intent = IntentPool(homeserver).intent(config.wallet_user)
 
                 async def user_exists(user: UserId) -> bool:
-                    return await wallet_intent.profile(user) is not None
+                    try:
+                        with told_when_slow(config):
+                            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                                return await wallet_intent.profile(user) is not None
+                    except TimeoutError as error:
+                        raise MatrixUnavailable(silent_homeserver(config)) from error
 
                 payments = build_payments(
                     config,

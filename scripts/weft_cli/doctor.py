@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from appservices.chassis.config import (
+    CONFIG_NAME,
     ConfigInvalid,
     Registration,
     WeftConfig,
@@ -84,7 +85,10 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
     try:
         config = load_config(folder.path)
     except ConfigInvalid as error:
-        yield Finding("Config", False, f"{error}.", "Correct that line, or make a new one: weft init.")
+        remedy = (
+            "Correct it." if folder.config.exists() else "Name another folder with --data, or: weft init."
+        )
+        yield Finding("Config", False, f"{error}.", remedy)
         return
     yield Finding("Config", True, str(folder.config))
     yield _keys(config)
@@ -96,7 +100,8 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
     async with httpx.AsyncClient(timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
         reachable = await _synapse(client, config, folder)
         yield reachable
-        yield await _services(client, config, folder)
+        services = await _services(client, config, folder)
+        yield services
         if reachable.ok:
             for service, section in (("weft", config.home), ("wallet", config.wallet)):
                 yield await _registration(
@@ -107,7 +112,7 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
                     user=config.user(section.localpart),
                 )
             yield await _module(client, config)
-        yield await _page(client, config)
+        yield await _page(client, config, services=services)
 
 
 def _keys(config: WeftConfig) -> Finding:
@@ -225,12 +230,23 @@ async def _registration(
         await _as_token_is_known(client, config, registration, user, config.folder / file)
         await _synapse_reaches_us(client, config, registration, service)
     except ConfigInvalid as error:
-        return Finding(
-            name, False, f"{error}.", "weft init writes a new one; Synapse must be restarted then."
-        )
+        return Finding(name, False, f"{error}.", _registration_remedy(config, file))
     except Broken as broken:
         return Finding(name, False, str(broken), broken.remedy)
     return Finding(name, True, "Synapse knows our token, and reaches us with its own.")
+
+
+def _registration_remedy(config: WeftConfig, file: str) -> str:
+    path = config.folder / file
+    if path.exists():
+        return (
+            f"Bring it back from a backup; or remove {path} and run weft init, which writes a missing one "
+            "with new tokens, then restart Synapse and Weft."
+        )
+    return (
+        f"Correct its path in {config.folder / CONFIG_NAME}, bring it back from a backup, or let weft init "
+        "write a new one, then restart Synapse and Weft."
+    )
 
 
 async def _as_token_is_known(
@@ -280,7 +296,7 @@ async def _synapse_reaches_us(
         "" if registration.url == own else f" The registration says {registration.url}, we listen at {own}."
     )
     raise Broken(
-        f"Synapse knows our token, but can't reach us: {answer.get('error', answer)}.{different}",
+        f"Synapse knows our token, but can't reach us: {_without_stop(answer)}.{different}",
         "The url in the registration must be one that Synapse can reach; restart Synapse after a change.",
     )
 
@@ -288,17 +304,23 @@ async def _synapse_reaches_us(
 async def _module(client: httpx.AsyncClient, config: WeftConfig) -> Finding:
     """Asks for what only the module refuses in these words, in a room that can't exist."""
     name = "Synapse module"
-    registration = load_registration(config, config.home.registration)
+    try:
+        registration = load_registration(config, config.home.registration)
+    except ConfigInvalid as error:
+        return Finding(name, False, f"{error}.", _registration_remedy(config, config.home.registration))
     room = quote(f"!weft-doctor:{config.server_name}")
     path = f"/_matrix/client/v3/rooms/{room}/state/{EXTENSION}/{quote('not an id')}"
-    answer = await _ask(
-        client,
-        config,
-        registration,
-        "PUT",
-        f"{path}?user_id={quote(config.home_user)}",
-        {"enabled": False},
-    )
+    try:
+        answer = await _ask(
+            client,
+            config,
+            registration,
+            "PUT",
+            f"{path}?user_id={quote(config.home_user)}",
+            {"enabled": False},
+        )
+    except Broken as broken:
+        return Finding(name, False, str(broken), broken.remedy)
     if answer.get("errcode") == "M_BAD_JSON" and EXTENSION in str(answer.get("error")):
         return Finding(name, True, f"{ROOM_EXTENSIONS} guards the rooms.")
     return Finding(
@@ -309,7 +331,7 @@ async def _module(client: httpx.AsyncClient, config: WeftConfig) -> Finding:
     )
 
 
-async def _page(client: httpx.AsyncClient, config: WeftConfig) -> Finding:
+async def _page(client: httpx.AsyncClient, config: WeftConfig, *, services: Finding) -> Finding:
     name = "Wallet page"
     url = f"{config.web.public_url.rstrip('/')}/wallet"
     try:
@@ -319,14 +341,18 @@ async def _page(client: httpx.AsyncClient, config: WeftConfig) -> Finding:
             name,
             False,
             f"{url} doesn't answer ({_reason(error)}).",
-            "web.public_url in weft.yaml must be the address under which browsers reach Weft's port.",
+            "web.public_url in weft.yaml must be the address under which browsers reach Weft's port."
+            if services.ok
+            else "It is one of Weft's services: see there.",
         )
     if response.status_code >= 400:
         return Finding(
             name,
             False,
             f"{url} answered with HTTP status {response.status_code}.",
-            "web.public_url in weft.yaml must lead to Weft's port, not to another program's.",
+            "web.public_url in weft.yaml must lead to Weft's port, not to another program's."
+            if services.ok
+            else "It is one of Weft's services: see there.",
         )
     return Finding(name, True, url)
 
@@ -350,6 +376,10 @@ async def _ask(
     except (httpx.HTTPError, ValueError) as error:
         raise Broken(f"Synapse gave no answer ({_reason(error)}).", "Look into Synapse's log.") from error
     return answer if isinstance(answer, dict) else {}
+
+
+def _without_stop(answer: dict[str, Any]) -> str:
+    return str(answer.get("error", answer)).rstrip(".")
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,7 @@ from scripts.weft_cli.init import (
     initialise,
     new_config,
 )
+from scripts.weft_cli.own_homeserver import check_tokens_are_known
 from scripts.weft_cli.port_change import change_port
 from scripts.weft_cli.ports import check_ports, host_of, listeners, port_of
 from scripts.weft_cli.running import Running, running_lock, write_running
@@ -91,6 +92,8 @@ def run(folder: DataFolder, wishes: Wishes, listener: StartListener, *, open_reg
         config = prepare(folder, wishes)
         make_folder(folder.logs)
         check_ports(listeners(config))
+        if not config.homeserver.managed:
+            check_tokens_are_known(config)
         try:
             asyncio.run(_supervise(folder, config, listener, open_registration=open_registration))
         except ProgramFailed as failed:
@@ -234,7 +237,9 @@ async def _supervise(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     names = " and ".join(supervisor.pids())
-    listener.say(f"Starting {names} on ports {port_of(config.homeserver.url)} and {config.web.port} ...")
+    *ports, last = [str(own.port) for own in listeners(config)]
+    shown = f"ports {', '.join(ports)} and {last}" if ports else f"port {last}"
+    listener.say(f"Starting {names} on {shown} ...")
     await supervisor.run(changed=changed, ready=ready)
     listener.say("Stopped.")
 

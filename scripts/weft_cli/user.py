@@ -18,8 +18,8 @@ from appservices.vocabulary.ids import USER_ID_LENGTH_MAX
 from scripts.weft_cli.data_folder import DataFolder, DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.homeserver import read_homeserver_config
+from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, start_remedy, told_when_slow
 
-REQUEST_SECONDS_MAX = 30.0
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 # Without letters and digits that look like others: 31^20 is about 99 bits.
 _PASSWORD_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -113,7 +113,7 @@ def _register(config: WeftConfig, secret: str, *, localpart: str, password: str,
     """Source: Synapse's admin API, shared-secret registration."""
     url = f"{config.homeserver.url.rstrip('/')}/_synapse/admin/v1/register"
     try:
-        with httpx.Client(timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
+        with told_when_slow(config), httpx.Client(timeout=ANSWER_SECONDS_MAX, trust_env=False) as client:
             nonce = _answer(client.get(url), url)["nonce"]
             role = "admin" if admin else "notadmin"
             mac = hmac.new(
@@ -128,9 +128,12 @@ def _register(config: WeftConfig, secret: str, *, localpart: str, password: str,
                 "inhibit_login": True,
             }
             answer = _answer(client.post(url, json=body), url)
+    except httpx.TimeoutException as error:
+        sentence = silent_homeserver(config)
+        raise CommandFailed(f"{sentence[0].upper()}{sentence[1:]}.") from error
     except httpx.HTTPError as error:
         raise CommandFailed(
-            f"The homeserver doesn't answer at {config.homeserver.url}: start it with `weft up`."
+            f"The homeserver doesn't answer at {config.homeserver.url}: {start_remedy(config)}."
         ) from error
     return str(answer["user_id"])
 

@@ -19,6 +19,7 @@ from appservices.vocabulary.money import AmountUnreadable, Money, format_minor
 from scripts.weft_cli.data_folder import DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.user import local_user
+from scripts.weft_cli.waiting import start_remedy
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 from scripts.weft_cli.wallet_migration import migrate_database
@@ -206,7 +207,7 @@ async def _with_wallet(config: WeftConfig, act: Callable[[Payments], Coroutine[A
         async with open_wallet(config) as wallet:
             return await act(wallet)
     except (MatrixUnavailable, MatrixRefused) as error:
+        remedy = f"; {start_remedy(config)}" if "no connection" in str(error) else ""
         raise CommandFailed(
-            f"Whether this user exists must be asked of the homeserver at {config.homeserver.url}, which "
-            f"says: {error}. Start it with `weft up`."
+            f"Whether this user exists must be asked of the homeserver: {error}{remedy}."
         ) from error
