@@ -7,6 +7,8 @@ enabled or invited acts: what their power doesn't allow is not done.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -41,6 +43,35 @@ _PENDING: Final = """
 State = Mapping[tuple[str, str], EventBase]
 
 
+async def record_extension(
+    errands: Errands, *, room_id: str, extension_id: str, by: str, content: Mapping[str, Any]
+) -> None:
+    """For an event that Synapse has yet to judge. Each sender has an errand of their own, so that an attempt
+    that is refused replaces nobody else's."""
+    await errands.record(
+        kind=EXTENSION_ERRAND,
+        lane=room_id,
+        subject=f"{extension_id} {by}",
+        payload={"by": by, "content": content_mark(content)},
+    )
+
+
+async def record_invite(errands: Errands, *, room_id: str, service: str, by: str) -> None:
+    """For an invite by a local user, which Synapse may have yet to judge; an errand for each inviter."""
+    await errands.record(
+        kind=INVITE_ERRAND,
+        lane=room_id,
+        subject=f"{service} {by}",
+        payload={"service": service, "by": by},
+    )
+
+
+def content_mark(content: Mapping[str, Any]) -> str:
+    """The same for equal contents, frozen by Synapse or not, and short however long they are."""
+    text = json.dumps(content, sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class BringIn:
     """Performs the errands of extensions and invites; finds invites that went unseen."""
 
@@ -50,9 +81,12 @@ class BringIn:
         self._tables = tables
 
     async def do_extension(self, errand: Errand) -> None:
-        """Lane: the room; subject: the extension's id; payload: `enabled`, and `by`, who sent it."""
+        """Lane, subject and payload are those of `record_extension`. Applies only while the room's state is
+        what its sender sent: the errand was recorded before Synapse judged the event, and somebody else's
+        event of the same content must not be done as theirs."""
         room_id, by = errand.lane, errand.payload["by"]
-        service = self._config.service_of(errand.subject)
+        extension_id = _extension_of(errand.subject)
+        service = self._config.service_of(extension_id)
         if service is None:
             return
         state = await self._api.get_room_state(
@@ -63,24 +97,30 @@ class BringIn:
             for (event_type, state_key), event in state.items()
             if event_type == EXTENSION and event.content.get("enabled") is True
         }
-        shown = (EXTENSION, errand.subject) in state
-        if not shown or (errand.subject in enabled) is not errand.payload["enabled"]:
+        shown = state.get((EXTENSION, extension_id))
+        if shown is None or shown.sender != by or content_mark(shown.content) != errand.payload["content"]:
             raise TryLater("the room's state doesn't show it", seconds_max=STORED_SECONDS_MAX)
-        if errand.payload["enabled"]:
+        if extension_id in enabled:
+            await self._let_keys_be_shown(room_id, state, by=by)
             await self._let_in(room_id, service, state, by=by)
             await self._list(room_id, service, state, by=by)
         elif not any(self._config.service_of(extension) == service for extension in enabled):
             await self._let_out(room_id, service, state, by=by)
 
     async def do_invite(self, errand: Errand) -> None:
-        """Lane: the room; subject: the invited service user; payload: `by`, the local inviter."""
-        room_id, service, by = errand.lane, errand.subject, errand.payload["by"]
+        """Lane, subject and payload are those of `record_invite`. Accepts only the inviter's own invite: a
+        refused attempt must not accept another server's. Where the service is in the room already, the rest
+        is no more than the sender's own power allows."""
+        room_id, service, by = errand.lane, errand.payload["service"], errand.payload["by"]
         state = await self._api.get_room_state(
             room_id,
             [(FUNCTIONAL_MEMBERS, ""), (POWER_LEVELS, ""), (_MEMBER, service), ("m.room.name", "")],
         )
-        if _membership(state, service) not in ("invite", "join"):
+        membership = _membership(state, service)
+        invited = membership == "invite" and state[(_MEMBER, service)].sender == by
+        if not invited and membership != "join":
             raise TryLater("the room's state doesn't show it", seconds_max=STORED_SECONDS_MAX)
+        await self._let_keys_be_shown(room_id, state, by=by)
         await self._let_in(room_id, service, state, by=by)
         if ("m.room.name", "") in state or await self._is_among_people(room_id):
             await self._list(room_id, service, state, by=by)
@@ -90,15 +130,12 @@ class BringIn:
         for service in self._config.service_users:
             for room_id, sender in await self._tables.rows(_PENDING, (service, SWEEP_ROWS_MAX)):
                 if self._api.is_mine(sender):
-                    await errands.record(
-                        kind=INVITE_ERRAND, lane=room_id, subject=service, payload={"by": sender}
-                    )
+                    await record_invite(errands, room_id=room_id, service=service, by=sender)
 
     async def _let_in(self, room_id: str, service: str, state: State, *, by: str) -> None:
         membership = _membership(state, service)
         if membership == "join":
             return
-        await self._let_keys_be_shown(room_id, state, by=by)
         if await self._api.check_user_exists(service) is None:
             raise TryLater(f"{service} isn't registered yet")
         if membership != "invite" and by != service:
@@ -130,6 +167,7 @@ class BringIn:
         await self._send_if_allowed(room_id, FUNCTIONAL_MEMBERS, {**kept, "service_members": listed}, by=by)
 
     async def _let_keys_be_shown(self, room_id: str, state: State, *, by: str) -> None:
+        """Also where the service is there already: it may have joined by itself before the errand came."""
         current = state.get((POWER_LEVELS, ""))
         levels = None if current is None else with_key_power(current.content)
         if levels is not None:
@@ -164,6 +202,11 @@ class BringIn:
             and user not in self._config.service_users
         ]
         return len(people) >= 2
+
+
+def _extension_of(subject: str) -> str:
+    """The guard lets no extension id with a space pass."""
+    return subject.partition(" ")[0]
 
 
 def _membership(state: State, user: str) -> str | None:

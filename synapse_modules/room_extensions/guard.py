@@ -57,7 +57,11 @@ class Guard:
 
     def judge_room(self, *, creator: str, options: Content) -> Refusal | None:
         """The same for createRoom: every event that its options will become. Malformed options pass:
-        Synapse refuses them itself."""
+        Synapse refuses them itself. And the type of the room: only a service makes rooms of its own kind."""
+        creation = options.get("creation_content")
+        room_type = creation.get("type") if isinstance(creation, Mapping) else None
+        if creator not in self._service_users and room_type in SERVICE_ONLY_BLOCKS:
+            return _forbidden(f"Only a service of this homeserver may make a room of type {room_type}.")
         planned = [("m.room.create", "", options.get("creation_content"))]
         planned.append(("m.room.power_levels", "", options.get("power_level_content_override")))
         planned.extend(initial_state(options))

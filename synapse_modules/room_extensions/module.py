@@ -26,6 +26,8 @@ from synapse_modules.room_extensions.bring_in import (
     INVITE_ERRAND,
     SWEEP_SECONDS,
     BringIn,
+    record_extension,
+    record_invite,
 )
 from synapse_modules.room_extensions.config import ExtensionsConfig, SettingInvalid, read_config
 from synapse_modules.room_extensions.errands import Errands
@@ -93,11 +95,8 @@ class RoomExtensions:
         if refusal is not None:
             return Codes(refusal.errcode), {"error": refusal.sentence}
         if event.type == EXTENSION and state_key is not None:
-            await self._errands.record(
-                kind=EXTENSION_ERRAND,
-                lane=event.room_id,
-                subject=state_key,
-                payload={"enabled": content["enabled"], "by": sender},
+            await record_extension(
+                self._errands, room_id=event.room_id, extension_id=state_key, by=sender, content=content
             )
         return NOT_SPAM
 
@@ -127,9 +126,7 @@ class RoomExtensions:
         """Refuses nobody; a service user accepts a local invite. Synapse asks about other servers' invites
         here too; those wait for the service's own decision."""
         if invitee in self._service_users and self._api.is_mine(inviter):
-            await self._errands.record(
-                kind=INVITE_ERRAND, lane=room_id, subject=invitee, payload={"by": inviter}
-            )
+            await record_invite(self._errands, room_id=room_id, service=invitee, by=inviter)
         return NOT_SPAM
 
     async def on_user_registration(self, user: str) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import pytest
 
-from appservices.vocabulary.events import EXTENSION, FUNCTIONAL_MEMBERS, KEYS, RECEIPT, SERVICE_ONLY_BLOCKS
+from appservices.vocabulary.events import (
+    EXTENSION,
+    FUNCTIONAL_MEMBERS,
+    KEYS,
+    LINK,
+    RECEIPT,
+    SERVICE_ONLY_BLOCKS,
+)
 from tests.extensions import AS_TOKENS, module_config, register_services
 from tests.synapse import MatrixRefused, MatrixUser, Synapse, eventually
 
@@ -43,6 +51,13 @@ async def service_members(user: MatrixUser, room_id: str) -> list[str]:
 
 async def joined(user: MatrixUser, room_id: str, other: str) -> bool:
     return await user.membership(room_id, other) == "join"
+
+
+async def key_power(user: MatrixUser, room_id: str) -> object:
+    """The level of `dev.weft.keys`; None where the room's default counts."""
+    levels = await user.state(room_id, "m.room.power_levels")
+    assert levels is not None
+    return levels["events"].get(KEYS)
 
 
 @pytest.mark.parametrize("block", SERVICE_ONLY_BLOCKS)
@@ -93,6 +108,7 @@ async def test_state_with_a_forged_receipt_is_refused(synapse: Synapse, event_ty
         {"initial_state": [{"type": RECEIPT, "state_key": "", "content": {}}]},
         {"initial_state": [{"type": "org.example.other", "content": {RECEIPT: {}}}]},
         {"creation_content": {RECEIPT: {}}},
+        {"creation_content": {"type": LINK}},
         {"power_level_content_override": {RECEIPT: {}}},
     ],
 )
@@ -104,6 +120,12 @@ async def test_a_room_that_begins_with_a_forged_receipt_is_not_made(
         await alice.create_room(**options)
     assert (refused.value.status, refused.value.errcode) == (403, "M_FORBIDDEN")
     assert "Only a service" in refused.value.error
+
+
+async def test_a_service_may_make_a_room_of_its_own_type(synapse: Synapse, wallet: MatrixUser) -> None:
+    room_id = await wallet.create_room(creation_content={"type": LINK})
+    create = await wallet.state(room_id, "m.room.create")
+    assert create is not None and create["type"] == LINK
 
 
 async def test_keys_are_published_by_the_service_itself_alone(synapse: Synapse, wallet: MatrixUser) -> None:
@@ -177,6 +199,51 @@ async def test_an_enabled_extension_brings_its_service_in_beside_other_functiona
     }
 
 
+async def test_a_service_that_is_brought_in_may_show_its_keys_without_power(
+    synapse: Synapse, wallet: MatrixUser
+) -> None:
+    alice = await somebody(synapse)
+    for by_invite in (False, True):
+        room_id = await alice.create_room(name="Tea")
+        before = await alice.state(room_id, "m.room.power_levels")
+        if by_invite:
+            await alice.invite(room_id, wallet.user_id)
+        else:
+            await alice.put_state(room_id, EXTENSION, ENABLED, state_key="payments")
+        await eventually(partial(joined, alice, room_id, wallet.user_id))
+        assert before is not None and KEYS not in before["events"]
+        after = {**before, "events": {**before["events"], KEYS: 0}}
+        assert await alice.state(room_id, "m.room.power_levels") == after
+        content = {"service": wallet.user_id, "keys": {}}
+        await wallet.put_state(room_id, KEYS, content, state_key=wallet.user_id)
+        with pytest.raises(MatrixRefused):
+            await wallet.put_state(room_id, "m.room.topic", {"topic": "Mine"})
+
+
+async def test_a_service_that_is_there_already_may_show_its_keys_when_it_is_enabled(
+    synapse: Synapse, wallet: MatrixUser
+) -> None:
+    alice = await somebody(synapse)
+    room_id = await alice.create_room(name="Tea", preset="public_chat")
+    await wallet.join(room_id)
+    assert await key_power(alice, room_id) is None
+    await alice.put_state(room_id, EXTENSION, ENABLED, state_key="payments")
+
+    async def may_show() -> bool:
+        return await key_power(alice, room_id) == 0
+
+    await eventually(may_show)
+    await wallet.put_state(room_id, KEYS, {"service": wallet.user_id, "keys": {}}, state_key=wallet.user_id)
+
+
+async def test_a_level_that_the_room_has_for_keys_is_left_alone(synapse: Synapse, wallet: MatrixUser) -> None:
+    alice = await somebody(synapse)
+    room_id = await alice.create_room(name="Tea", power_level_content_override={"events": {KEYS: 50}})
+    await alice.put_state(room_id, EXTENSION, ENABLED, state_key="payments")
+    await eventually(lambda: joined(alice, room_id, wallet.user_id))
+    assert await key_power(alice, room_id) == 50
+
+
 async def test_a_disabled_extension_lets_its_service_out(synapse: Synapse, wallet: MatrixUser) -> None:
     alice = await somebody(synapse)
     room_id = await alice.create_room(name="Tea")
@@ -189,6 +256,28 @@ async def test_a_disabled_extension_lets_its_service_out(synapse: Synapse, walle
 
     await eventually(out)
     assert await service_members(alice, room_id) == []
+
+
+async def test_a_kicked_service_is_listed_until_its_extension_is_disabled(
+    synapse: Synapse, wallet: MatrixUser
+) -> None:
+    alice = await somebody(synapse)
+    room_id = await alice.create_room(name="Tea")
+    await alice.put_state(room_id, EXTENSION, ENABLED, state_key="payments")
+
+    async def listed() -> bool:
+        return await service_members(alice, room_id) == [wallet.user_id]
+
+    await eventually(listed)
+    await alice.request("POST", f"/rooms/{room_id}/kick", {"user_id": wallet.user_id})
+    assert await listed()
+    await alice.put_state(room_id, EXTENSION, {"enabled": False}, state_key="payments")
+
+    async def unlisted() -> bool:
+        return await service_members(alice, room_id) == []
+
+    await eventually(unlisted)
+    assert await alice.membership(room_id, wallet.user_id) == "leave"
 
 
 async def test_a_service_stays_while_another_of_its_extensions_is_enabled(
@@ -245,9 +334,14 @@ async def test_a_service_accepts_an_invite_by_a_member_who_may_not_list_it(
     alice, bob = await somebody(synapse), await somebody(synapse)
     room_id = await alice.create_room(name="Tea", preset="private_chat", invite=[bob.user_id])
     await bob.join(room_id)
+    levels = await alice.state(room_id, "m.room.power_levels")
     await bob.invite(room_id, wallet.user_id)
     await eventually(lambda: joined(alice, room_id, wallet.user_id))
+    # Errands of one room are done in order, so all that the first would change is changed after the second.
+    await bob.invite(room_id, f"@weft:{synapse.server_name}")
+    await eventually(lambda: joined(alice, room_id, f"@weft:{synapse.server_name}"))
     assert await service_members(alice, room_id) == []
+    assert await alice.state(room_id, "m.room.power_levels") == levels
 
 
 async def test_a_direct_chat_with_a_service_keeps_the_service_in_its_name(

@@ -14,13 +14,14 @@ from appservices.vocabulary.events import (
     EXTENSION,
     FUNCTIONAL_MEMBERS,
     HOME_ROOM_TYPE,
+    KEYS,
     WIDGET,
     WIDGET_LAYOUT,
 )
 from tests.extensions import AS_TOKENS, module_config, register_services
 from tests.synapse import MatrixUser, Synapse, eventually, free_port
 
-URL = "http://127.0.0.1:8009/wallet?widgetId=$matrix_widget_id"
+URL = "http://127.0.0.1:8009/wallet?widget=1&user_id=$matrix_user_id&widget_id=$matrix_widget_id"
 PAGES = [
     {"id": "weft_wallet", "name": "Wallet", "url": URL},
     {"id": "weft_discover", "name": "Discover", "url": "https://weft.example.org/discover"},
@@ -75,6 +76,7 @@ async def test_a_new_user_finds_a_private_home_room_with_pages_and_services(usua
     assert create is not None and create["type"] == HOME_ROOM_TYPE
     levels = await alice.state(room_id, "m.room.power_levels")
     assert levels is not None and levels["users"] == {weft: 100}
+    assert levels["events"][KEYS] == 0
     for service in (weft, wallet):
         assert await alice.membership(room_id, service) == "join"
     assert await alice.state(room_id, FUNCTIONAL_MEMBERS) == {"service_members": [weft, wallet]}

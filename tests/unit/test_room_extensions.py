@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import yaml
 
-from appservices.vocabulary.events import EXTENSION, KEYS, RECEIPT, SERVICE_ONLY_BLOCKS
+from appservices.vocabulary.events import EXTENSION, HOME_ROOM_TYPE, KEYS, LINK, RECEIPT, SERVICE_ONLY_BLOCKS
 from appservices.vocabulary.ids import UserId
+from synapse_modules.room_extensions.bring_in import content_mark
 from synapse_modules.room_extensions.config import (
     SETTINGS,
     ExtensionsConfig,
@@ -22,6 +24,7 @@ from synapse_modules.room_extensions.errands import AGE_SECONDS_MAX, PAUSE_SECON
 from synapse_modules.room_extensions.guard import Guard
 from synapse_modules.room_extensions.home_room import furniture, layout
 
+PROJECT_ROOT = Path(__file__).parents[2]
 ALICE = "@alice:example.org"
 WEFT = UserId("@weft:example.org")
 WALLET = UserId("@wallet:example.org")
@@ -132,12 +135,37 @@ def test_an_extension_is_judged_as_state_alone() -> None:
         {"initial_state": [None, {}, {"type": 5}, {"type": EXTENSION, "state_key": 5}]},
         {"initial_state": [{"type": EXTENSION, "state_key": "payments", "content": "x"}]},
         {"creation_content": []},
+        {"creation_content": {"type": [LINK]}},
     ],
 )
 def test_malformed_room_options_are_left_to_synapse(options: dict[str, Any]) -> None:
     guard = Guard(CONFIG)
     assert guard.judge_room(creator=ALICE, options=options) is None
     assert guard.services_wanted(options) == []
+
+
+@pytest.mark.parametrize(
+    ("creator", "room_type", "passes"),
+    [(ALICE, LINK, False), (WALLET, LINK, True), (ALICE, "m.space", True), (ALICE, HOME_ROOM_TYPE, True)],
+)
+def test_a_room_of_a_services_own_type_is_made_by_services_alone(
+    creator: str, room_type: str, passes: bool
+) -> None:
+    options = {"creation_content": {"type": room_type}}
+    refusal = Guard(CONFIG).judge_room(creator=creator, options=options)
+    assert (refusal is None) is passes
+    if refusal is not None:
+        assert (refusal.status, refusal.errcode) == (403, "M_FORBIDDEN")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"enabled": False}, {"enabled": True, "settings": {}}, {"enabled": True, "settings": {"a": [1, 3]}}],
+)
+def test_equal_contents_have_one_mark_and_others_another(other: dict[str, Any]) -> None:
+    plain = {"enabled": True, "settings": {"a": [1, 2]}}
+    frozen = MappingProxyType({"settings": MappingProxyType({"a": (1, 2)}), "enabled": True})
+    assert content_mark(plain) == content_mark(frozen) != content_mark(other)
 
 
 def test_a_room_wants_the_service_of_each_enabled_extension_once() -> None:
@@ -190,11 +218,14 @@ def test_an_errand_is_tried_often_at_first_and_seldom_later() -> None:
 
 
 def test_the_documented_section_is_accepted() -> None:
-    page = (Path(__file__).parents[2] / "docs/operators/room-extensions.md").read_text(encoding="utf-8")
+    page = (PROJECT_ROOT / "docs/operators/room-extensions.md").read_text(encoding="utf-8")
     sample = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
     (module,) = sample["modules"]
     assert module["module"] == "synapse_modules.room_extensions.RoomExtensions"
     config = read_config(module["config"])
+    # The sample homeserver.yaml is made from the code.
+    written = yaml.safe_load((PROJECT_ROOT / "config/homeserver.sample.yaml").read_text(encoding="utf-8"))
+    assert sample["modules"] == written["modules"]
     assert set(module["config"]) == set(SETTINGS)
     assert config.service_of("payments") == WALLET
     for setting in SETTINGS:
