@@ -11,30 +11,27 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
-from appservices.chassis.keyed_queue import KeyedQueue
+from appservices.chassis.stored_queue import WAITING, StoredQueue
 from appservices.chassis.tables import inbox
 from appservices.vocabulary.ids import EventId, RoomId
 
 logger = logging.getLogger(__name__)
 
-LOADED_MAX = 1_000
 ROOMS_AT_ONCE_MAX = 32
 POLL_SECONDS = 5.0
 RETRY_PAUSES_SECONDS = (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)
 PARKED_MS_MAX = 24 * 3600 * 1000
 KEPT_MS = 30 * 24 * 3600 * 1000
-PURGE_EVERY_SECONDS = 3600.0
 PROBLEM_LENGTH_MAX = 500
 
-WAITING, DONE, PARKED, FAILED = "waiting", "done", "parked", "failed"
+DONE, PARKED, FAILED = "done", "parked", "failed"
 
 _SET_STATE = (
     update(inbox)
@@ -83,9 +80,16 @@ class Inbox:
         self._handle = handle
         self._on_effects = on_effects
         self._on_given_up = on_given_up
-        self._queue: KeyedQueue[RoomId, StoredEvent] = KeyedQueue(self._apply, parallel_max=ROOMS_AT_ONCE_MAX)
-        self._loaded: set[int] = set()
-        self._wake = asyncio.Event()
+        self._queue: StoredQueue[StoredEvent] = StoredQueue(
+            database,
+            inbox,
+            read_row=_stored_event,
+            work=self._apply,
+            purge=self._purge,
+            finished_state=DONE,
+            parallel_max=ROOMS_AT_ONCE_MAX,
+            poll_seconds=POLL_SECONDS,
+        )
 
     async def accept(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Stores a transaction's events, except those that are known already; returns when they are durable.
@@ -112,7 +116,7 @@ class Inbox:
             ]
             if rows:
                 await work.execute(insert(inbox), rows)
-                work.after_commit(self._wake.set)
+                work.after_commit(self._queue.wake)
                 await work.commit()
 
     async def retry_parked(self) -> None:
@@ -120,62 +124,18 @@ class Inbox:
         async with self._database.begin() as work:
             changed = await work.execute(update(inbox).where(inbox.c.state == PARKED).values(state=WAITING))
             if changed.rowcount:
-                work.after_commit(self._wake.set)
+                work.after_commit(self._queue.wake)
                 await work.commit()
 
     async def counts(self) -> dict[str, int]:
         """How many events are waiting, parked and failed."""
-        async with self._database.read() as work:
-            rows = await work.execute(
-                select(inbox.c.state, func.count().label("events"))
-                .where(inbox.c.state != DONE)
-                .group_by(inbox.c.state)
-            )
-            return {row.state: row.events for row in rows}
+        return await self._queue.counts()
 
     async def run(self) -> None:
         """Applies what waits, until cancelled."""
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        try:
-            while True:
-                self._wake.clear()
-                if loop.time() >= purge_at:
-                    purge_at = loop.time() + PURGE_EVERY_SECONDS
-                    await self._purge()
-                await self._load()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
-        finally:
-            await self._queue.close()
-
-    async def _load(self) -> None:
-        async with self._database.read() as work:
-            rows = await work.execute(
-                select(inbox).where(inbox.c.state == WAITING).order_by(inbox.c.position).limit(LOADED_MAX)
-            )
-            for row in rows:
-                if row.position in self._loaded or self._queue.size >= LOADED_MAX:
-                    continue
-                self._loaded.add(row.position)
-                stored = StoredEvent(
-                    position=row.position,
-                    room_id=RoomId(row.room_id),
-                    event_id=EventId(row.event_id),
-                    event=json.loads(row.event),
-                    received_at_ms=row.received_at_ms,
-                )
-                self._queue.put(stored.room_id, stored)
+        await self._queue.run()
 
     async def _apply(self, stored: StoredEvent) -> None:
-        try:
-            await self._apply_with_retries(stored)
-        finally:
-            self._loaded.discard(stored.position)
-            if self._queue.size >= LOADED_MAX:
-                self._wake.set()
-
-    async def _apply_with_retries(self, stored: StoredEvent) -> None:
         for pause_seconds in (*RETRY_PAUSES_SECONDS, None):
             try:
                 writes = await self._handle(stored)
@@ -221,6 +181,17 @@ class Inbox:
         async with self._database.begin() as work:
             await work.execute(delete(inbox).where(inbox.c.state == DONE, inbox.c.received_at_ms < before_ms))
             await work.commit()
+
+
+def _stored_event(row: Row[Any]) -> tuple[str, StoredEvent]:
+    stored = StoredEvent(
+        position=row.position,
+        room_id=RoomId(row.room_id),
+        event_id=EventId(row.event_id),
+        event=json.loads(row.event),
+        received_at_ms=row.received_at_ms,
+    )
+    return stored.room_id, stored
 
 
 def _mark(position: int, state: str, *, event: str = "", problem: str = "") -> Write:

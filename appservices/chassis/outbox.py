@@ -10,30 +10,27 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.chassis.homeserver import MatrixRefused
-from appservices.chassis.keyed_queue import KeyedQueue
+from appservices.chassis.stored_queue import WAITING, StoredQueue
 from appservices.chassis.tables import outbox
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId
 
 logger = logging.getLogger(__name__)
 
-LOADED_MAX = 500
 DESTINATIONS_AT_ONCE_MAX = 16
 POLL_SECONDS = 1.0
 RETRY_PAUSE_SECONDS_MAX = 60.0
 KEPT_MS = 7 * 24 * 3600 * 1000
-PURGE_EVERY_SECONDS = 3600.0
 PROBLEM_LENGTH_MAX = 500
 
-WAITING, SENT, FAILED = "waiting", "sent", "failed"
+SENT, FAILED = "sent", "failed"
 
 _INSERT = insert(outbox)
 
@@ -84,15 +81,20 @@ class Outbox:
         self._database = database
         self._clock = clock
         self._send = send
-        self._queue: KeyedQueue[str, _Waiting] = KeyedQueue(
-            self._deliver, parallel_max=DESTINATIONS_AT_ONCE_MAX
+        self._queue: StoredQueue[_Waiting] = StoredQueue(
+            database,
+            outbox,
+            read_row=_waiting,
+            work=self._deliver,
+            purge=self._purge,
+            finished_state=SENT,
+            parallel_max=DESTINATIONS_AT_ONCE_MAX,
+            poll_seconds=POLL_SECONDS,
         )
-        self._loaded: set[int] = set()
-        self._wake = asyncio.Event()
 
     def wake(self) -> None:
         """To be called after a commit that may have written outbox rows."""
-        self._wake.set()
+        self._queue.wake()
 
     async def knows(self, outbox_id: OutboxId) -> bool:
         """Whether an event of that id was put in here within the last KEPT_MS."""
@@ -102,71 +104,32 @@ class Outbox:
 
     async def counts(self) -> dict[str, int]:
         """How many events are waiting and how many were refused for good."""
-        async with self._database.read() as work:
-            rows = await work.execute(
-                select(outbox.c.state, func.count().label("events"))
-                .where(outbox.c.state != SENT)
-                .group_by(outbox.c.state)
-            )
-            return {row.state: row.events for row in rows}
+        return await self._queue.counts()
 
     async def run(self) -> None:
-        """Sends until cancelled. Looks on its own each second, since other processes write here too."""
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        try:
-            while True:
-                self._wake.clear()
-                if loop.time() >= purge_at:
-                    purge_at = loop.time() + PURGE_EVERY_SECONDS
-                    await self._purge()
-                await self._load()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
-        finally:
-            await self._queue.close()
-
-    async def _load(self) -> None:
-        async with self._database.read() as work:
-            rows = await work.execute(
-                select(outbox).where(outbox.c.state == WAITING).order_by(outbox.c.position).limit(LOADED_MAX)
-            )
-            for row in rows:
-                if row.position in self._loaded or self._queue.size >= LOADED_MAX:
-                    continue
-                self._loaded.add(row.position)
-                outgoing = Outgoing(
-                    outbox_id=OutboxId(row.outbox_id),
-                    content=json.loads(row.content),
-                    room_id=RoomId(row.room_id) if row.room_id else None,
-                    to_user=UserId(row.to_user) if row.to_user else None,
-                    event_type=row.event_type,
-                )
-                self._queue.put(row.room_id or row.to_user, _Waiting(row.position, outgoing))
+        """Sends until cancelled."""
+        await self._queue.run()
 
     async def _deliver(self, waiting: _Waiting) -> None:
         pause_seconds = 1.0
-        try:
-            while True:
-                try:
-                    event_id = await self._send(waiting.outgoing)
-                    await self._record(waiting, state=SENT, event_id=event_id)
-                    return
-                except MatrixRefused as refused:
-                    logger.warning("event %s was refused: %s", waiting.outgoing.outbox_id, refused)
-                    await self._record(waiting, state=FAILED, problem=str(refused))
-                    return
-                except Exception as error:
-                    logger.warning(
-                        "event %s not sent yet (%s); next try in %s s",
-                        waiting.outgoing.outbox_id,
-                        f"{type(error).__name__}: {error}"[:PROBLEM_LENGTH_MAX],
-                        pause_seconds,
-                    )
-                    await asyncio.sleep(pause_seconds)
-                    pause_seconds = min(2 * pause_seconds, RETRY_PAUSE_SECONDS_MAX)
-        finally:
-            self._loaded.discard(waiting.position)
+        while True:
+            try:
+                event_id = await self._send(waiting.outgoing)
+                await self._record(waiting, state=SENT, event_id=event_id)
+                return
+            except MatrixRefused as refused:
+                logger.warning("event %s was refused: %s", waiting.outgoing.outbox_id, refused)
+                await self._record(waiting, state=FAILED, problem=str(refused))
+                return
+            except Exception as error:
+                logger.warning(
+                    "event %s not sent yet (%s); next try in %s s",
+                    waiting.outgoing.outbox_id,
+                    f"{type(error).__name__}: {error}"[:PROBLEM_LENGTH_MAX],
+                    pause_seconds,
+                )
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, RETRY_PAUSE_SECONDS_MAX)
 
     async def _record(
         self, waiting: _Waiting, *, state: str, event_id: EventId | None = None, problem: str = ""
@@ -185,3 +148,14 @@ class Outbox:
                 delete(outbox).where(outbox.c.state == SENT, outbox.c.created_at_ms < self._clock() - KEPT_MS)
             )
             await work.commit()
+
+
+def _waiting(row: Row[Any]) -> tuple[str, _Waiting]:
+    outgoing = Outgoing(
+        outbox_id=OutboxId(row.outbox_id),
+        content=json.loads(row.content),
+        room_id=RoomId(row.room_id) if row.room_id else None,
+        to_user=UserId(row.to_user) if row.to_user else None,
+        event_type=row.event_type,
+    )
+    return row.room_id or row.to_user, _Waiting(row.position, outgoing)

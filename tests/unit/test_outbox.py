@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appservices.chassis import stored_queue
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, open_database
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
@@ -102,6 +103,28 @@ async def test_an_absent_homeserver_delays_and_a_refusal_ends(database: Database
         await until_empty(outbox)
         assert await outbox.counts() == {"failed": 1}
     assert tries == ["kicked", "later", "later", "after"]
+
+
+async def test_more_than_fits_in_at_once_is_sent_once_each(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_queue, "LOADED_MAX", 20)
+    sent: list[str] = []
+
+    async def send(outgoing: Outgoing) -> EventId:
+        sent.append(outgoing.outbox_id)
+        return EventId("$e")
+
+    names = [str(number) for number in range(200)]
+    async with running(database, send) as outbox:
+        for room in range(4):
+            await put(database, *names[room::4], room_id=f"!{room}")
+            outbox.wake()
+        while (await outbox.counts()).get("waiting"):
+            # Looks that fall between a row's being read and its being done.
+            outbox.wake()
+            await asyncio.sleep(0)
+    assert sorted(sent) == sorted(names)
 
 
 def test_an_outgoing_event_has_one_destination() -> None:
