@@ -39,7 +39,7 @@ PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
 _MESSAGES = frozenset({"m.room.message", "m.room.encrypted"})
 # What changes who may read, and how we must write.
-_ROOM_CHANGES = READERS_CHANGE | {"m.room.encryption"}
+_ROOM_CHANGES = READERS_CHANGE | {"m.room.encryption", "m.room.power_levels"}
 # Join rules by which nobody comes in without a member's doing.
 _CLOSED_JOIN_RULES = frozenset({"invite", "private", "knock"})
 
@@ -73,7 +73,7 @@ class Service:
         self._open_device = open_device
         self._clock = clock
         self._registration = registration
-        self._on_joined: Callable[[RoomId], Awaitable[None]] | None = None
+        self._on_allowed: Callable[[RoomId], Awaitable[None]] | None = None
         self._welcome: Callable[[UserId], tuple[str, str]] | None = None
         self._router: CommandRouter | None = None
         self._new_keys = asyncio.Event()
@@ -94,9 +94,12 @@ class Service:
         """Gives the service its commands; to be called before `start`."""
         self._router = router
 
-    def on_joined(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
-        """Registers what to do in a room that the service has joined."""
-        self._on_joined = callback
+    def on_allowed(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
+        """Registers what to do in a room that the service has joined, and when its power levels change.
+
+        Repeating it must be harmless. The power it needs may be given before the join or after it.
+        """
+        self._on_allowed = callback
 
     def welcome(self, words: Callable[[UserId], tuple[str, str]]) -> None:
         """Gives the service what to say, as text and as HTML, to a person in their new Home room."""
@@ -154,6 +157,9 @@ class Service:
         event: Mapping[str, Any] = stored.event
         if event["type"] == "m.room.member":
             return await self._own_membership(stored)
+        if event["type"] == "m.room.power_levels":
+            await self._allowed(stored.room_id)
+            return []
         if event["type"] == "m.room.encrypted":
             try:
                 event = await self._clear(stored)
@@ -224,13 +230,16 @@ class Service:
                 if event["content"].get("is_direct") is True:
                     await self.direct_rooms.note_direct_chat(room_id, inviter)
             elif membership == "join":
-                if self._on_joined is not None:
-                    await self._on_joined(room_id)
+                await self._allowed(room_id)
                 return await self._greetings(room_id)
         except MatrixRefused as refused:
             # The invite was taken back, or the room left again: there is nothing left to do.
             logger.info("membership of %s in %s: %s", self.identity.user_id, room_id, refused)
         return []
+
+    async def _allowed(self, room_id: RoomId) -> None:
+        if self._on_allowed is not None:
+            await self._on_allowed(room_id)
 
     async def _greetings(self, room_id: RoomId) -> Sequence[Write]:
         """Takes note of a Home room just joined, and greets its person there if we have words for it."""

@@ -200,10 +200,10 @@ class _Composition:
             on_commit=service.outbox.wake,
         )
 
-        async def joined(room_id: RoomId) -> None:
+        async def allowed(room_id: RoomId) -> None:
             await publish_keys(service.device.intent, room_id, payments)
 
-        service.on_joined(joined)
+        service.on_allowed(allowed)
         service.use(
             CommandRouter(
                 service_user=config.wallet_user,
