@@ -11,15 +11,18 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import NewType
 
-from babel.core import UnknownLocaleError
+from babel.core import Locale
 from babel.numbers import (
     format_currency,
     get_currency_precision,
     get_currency_symbol,
     list_currencies,
 )
+
+from appservices.vocabulary.languages import language
 
 CurrencyCode = NewType("CurrencyCode", str)
 """An ISO 4217 code or one that an operator defines: 3 to 8 capitals."""
@@ -113,30 +116,31 @@ class Currencies(Mapping[CurrencyCode, Currency]):
         """
         return _parse(text, self)
 
-    def format(self, money: Money, *, locale: str = "en") -> str:
-        """For people, in their locale: `€12.50`, `1.5 HOUR`."""
-        return format_minor(money.amount_minor, self._by_code[money.currency], locale=locale)
+    def format(self, money: Money) -> str:
+        """For people, as the language that is spoken writes it: `€12.50`, `12,50 €`, `1.5 HOUR`."""
+        return format_minor(money.amount_minor, self._by_code[money.currency])
 
 
-def format_minor(amount_minor: int, currency: Currency, *, locale: str = "en") -> str:
+def format_minor(amount_minor: int, currency: Currency) -> str:
     """An amount for people, also zero or negative (a balance): `€12.50`, `12.50 HOUR`."""
     number = Decimal(amount_minor).scaleb(-currency.exponent)
-    pattern = "#,##0" + ("." + "0" * currency.exponent if currency.exponent else "")
-    is_iso = currency.symbol != currency.code
-    try:
-        return str(
-            format_currency(
-                number,
-                currency.code,
-                format=f"¤{pattern};-¤{pattern}" if is_iso else f"{pattern} ¤;-{pattern} ¤",
-                locale=locale,
-                currency_digits=False,
-            )
+    decimals = "." + "0" * currency.exponent if currency.exponent else ""
+    return str(
+        format_currency(
+            number,
+            currency.code,
+            format=_pattern(language(), is_iso=currency.symbol != currency.code).replace(".00", decimals),
+            locale=language(),
+            currency_digits=False,
         )
-    except (UnknownLocaleError, ValueError):
-        if locale == "en":
-            raise
-        return format_minor(amount_minor, currency)
+    )
+
+
+@cache
+def _pattern(tag: str, *, is_iso: bool) -> str:
+    """Where the language writes the currency and the minus; a code always stands behind the number."""
+    pattern = str(Locale.parse(tag).currency_formats["standard"].pattern) if is_iso else "#,##0.00 ¤"
+    return pattern if ";" in pattern else f"{pattern};-{pattern}"
 
 
 def decimal_text(money: Money, currency: Currency) -> str:
