@@ -31,7 +31,8 @@ from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
-from wallet_appservice.payments.actions import Announcer, Payments
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
@@ -106,19 +107,22 @@ def build_payments(
     user_exists: Callable[[UserId], Awaitable[bool]],
     on_commit: Callable[[], None],
 ) -> Payments:
-    return Payments(
+    till = Till(
         database=database,
         ledger=ledger,
         wallet_user=config.wallet_user,
-        service_users=frozenset(service_users(config)),
         signing_key=load_signing_key(
             config, key="wallet.signing_key_file", name=config.wallet.signing_key_file
         ),
         currencies=config.wallet.kept_currencies,
-        payment_max=config.wallet.payment_max,
         announcer=announcer,
-        user_exists=user_exists,
         on_commit=on_commit,
+    )
+    return Payments(
+        till,
+        service_users=frozenset(service_users(config)),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
     )
 
 

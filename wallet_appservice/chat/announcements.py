@@ -15,8 +15,8 @@ from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.events import RECEIPT
 from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import Currencies
-from wallet_appservice.payments.actions import RoomNotShared
-from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord
+from wallet_appservice.payments.till import RoomNotShared
 
 DisplayName = Callable[[UserId], Awaitable[str | None]]
 
@@ -39,16 +39,16 @@ class RoomAnnouncer:
         self._currencies = currencies
         self._clock = clock
 
-    async def prepare(self, order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
-        room = await self._shared_room(order)
-        names = {user: await self._name(user, room) for user in (order.payer, order.payee)}
+    async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
+        room = await self._shared_room(movement)
+        names = {user: await self._name(user, room) for user in (movement.payer, movement.payee)}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
             return receipt_writes(
                 record,
                 names=names,
                 room=room,
-                in_reply_to=order.in_reply_to,
+                in_reply_to=movement.in_reply_to,
                 wallet_user=self._wallet_user,
                 currencies=self._currencies,
                 now_ms=self._clock(),
@@ -56,14 +56,14 @@ class RoomAnnouncer:
 
         return announce
 
-    async def _shared_room(self, order: PaymentOrder) -> Room | None:
-        if order.room_id is None:
+    async def _shared_room(self, movement: Movement) -> Room | None:
+        if movement.room_id is None:
             return None
         try:
-            room = await self._rooms.room(order.room_id)
+            room = await self._rooms.room(movement.room_id)
         except MatrixRefused as error:
             raise RoomNotShared from error
-        if not {order.payer, self._wallet_user} <= room.members.joined.keys():
+        if not {movement.payer, self._wallet_user} <= room.members.joined.keys():
             raise RoomNotShared
         return room
 
@@ -81,8 +81,8 @@ class DirectAnnouncer:
         self._currencies = currencies
         self._clock = clock
 
-    async def prepare(self, order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
-        names = {user: localpart_of(user) for user in (order.payer, order.payee)}
+    async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
+        names = {user: localpart_of(user) for user in (movement.payer, movement.payee)}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
             return receipt_writes(
@@ -109,16 +109,17 @@ def receipt_writes(
 ) -> Sequence[Write]:
     """The outbox rows of a record's receipt, one per place it goes to."""
     content = receipt_message(record, names=names, currencies=currencies)
+    subject = f"payment:{record.id}"
     present = room.members.joined.keys() if room is not None else frozenset()
     people = [user for user in (record.payer, record.payee) if user != wallet_user and user not in present]
     outgoing = [
-        Outgoing(OutboxId(derived_id("receipt", record.id, "", user)), content, to_user=user)
+        Outgoing(OutboxId(derived_id("receipt", record.id, "", user)), content, to_user=user, subject=subject)
         for user in people
     ]
     if room is not None:
         there = content if in_reply_to is None else {**content, **reply_relation(in_reply_to)}
         outbox_id = OutboxId(derived_id("receipt", record.id, room.room_id, ""))
-        outgoing.insert(0, Outgoing(outbox_id, there, room_id=room.room_id))
+        outgoing.insert(0, Outgoing(outbox_id, there, room_id=room.room_id, subject=subject))
     return [item.write(now_ms=now_ms) for item in outgoing]
 
 

@@ -11,9 +11,10 @@ from appservices.chassis.database import Write
 from appservices.vocabulary.ids import TransferId, UserId, derived_id, localpart_of, server_of
 from appservices.vocabulary.money import Currencies, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
-from wallet_appservice.payments.actions import Outcome, Payments
+from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.till import Outcome
 
 HISTORY_DEFAULT = 10
 HISTORY_LINES_MAX = 50

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from appservices.vocabulary.languages import _
 
 
 class PaymentRefusal(StrEnum):
@@ -22,6 +25,7 @@ class PaymentRefusal(StrEnum):
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
     ROOM_UNKNOWN = "room_unknown"
+    ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
 
 
@@ -72,6 +76,9 @@ REFUSALS = {
     PaymentRefusal.ROOM_UNKNOWN: Outside(
         403, "M_FORBIDDEN", "You and the wallet must both be in the room that a receipt goes to."
     ),
+    PaymentRefusal.ACCOUNT_FULL: Outside(
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "That is more than an account can hold."
+    ),
     PaymentRefusal.BALANCE_TOO_LOW: Outside(
         402, "DEV_WEFT_BALANCE_TOO_LOW", "That is more than you have: you can pay {available} at most."
     ),
@@ -80,16 +87,24 @@ REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class PaymentRefused:
-    """A refusal and its sentence, with what it speaks of filled in."""
+    """A refusal, and what its sentence speaks of."""
 
     refusal: PaymentRefusal
-    sentence: str
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """In the language that is spoken when it is read."""
+        return _(REFUSALS[self.refusal].sentence).format_map(self.words)
 
     @property
     def is_private(self) -> bool:
         """Whether the sentence tells what others in the room may not learn."""
-        return self.refusal is PaymentRefusal.BALANCE_TOO_LOW
+        return self.refusal in _PRIVATE
 
     @classmethod
     def because(cls, refusal: PaymentRefusal, **words: str) -> PaymentRefused:
-        return cls(refusal, REFUSALS[refusal].sentence.format(**words))
+        return cls(refusal, words)
+
+
+_PRIVATE = frozenset({PaymentRefusal.BALANCE_TOO_LOW})
