@@ -27,7 +27,8 @@ from appservices.chassis.page_words import (
 )
 from appservices.chassis.signed_in import FormNotOurs, SignInNeeded
 from appservices.chassis.web_errors import ApiError, BodyTooLarge, limit_body
-from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy
+from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy, permissions_policy
+from appservices.vocabulary.languages import _
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals.update(asset=assets.url, htmx_config=_HTMX_CONFIG)
+        self._environment.globals.update(asset=assets.url, htmx_config=_HTMX_CONFIG, _=_)
         self._environment.filters.update(
             avatar_color=avatar_color,
             display_name=display_name,
@@ -89,9 +90,13 @@ class Pages:
         *,
         status: int = 200,
         widget: bool = False,
+        camera: bool = False,
         **context: object,
     ) -> HTMLResponse:
-        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page."""
+        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page.
+
+        `camera` lets it ask its user for the camera.
+        """
         page = self._environment.get_template(template).render(
             {
                 "theme": theme_of(request),
@@ -102,6 +107,8 @@ class Pages:
         )
         framed_by = ("'self'", *self._web.client_origins) if widget else NOT_FRAMED
         headers = {"Content-Security-Policy": page_policy(framed_by), "Cache-Control": "no-store"}
+        if camera:
+            headers["Permissions-Policy"] = permissions_policy(camera=True)
         if widget:
             # Otherwise a widget that opens its page in a tab of its own would be cut off from it.
             headers["Cross-Origin-Opener-Policy"] = "unsafe-none"

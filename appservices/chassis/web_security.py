@@ -24,6 +24,12 @@ SIGN_IN_COOKIE_SECONDS: Final = 600
 NOT_FRAMED: Final = ("'none'",)
 """frame-ancestors of pages that no other page may show: sign-in and the portal."""
 
+
+def permissions_policy(*, camera: bool = False) -> str:
+    """What a page may use of the device: nothing, or the camera for one that scans codes."""
+    return f"camera=({'self' if camera else ''}), geolocation=(), microphone=(), payment=(), usb=()"
+
+
 _STRICT_HEADERS: Final = {
     # Scripts, styles and pictures come from this server alone, and nothing inline runs.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -31,7 +37,7 @@ _STRICT_HEADERS: Final = {
     # with forms, and the origin of a form could not be checked.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Permissions-Policy": permissions_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
