@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import random
-import secrets
 import statistics
 import sys
 import tempfile
@@ -183,11 +182,12 @@ async def _contenders(plan: Plan, stages: Stages, stack: AsyncExitStack) -> dict
 
 def ledger_payer(ledger: Ledger[Write], *, hot: bool) -> Pay:
     pairs = numbers(hot=hot)
+    getrandbits = random.Random().getrandbits
 
     def pay() -> Awaitable[object]:
         debit, credit = next(pairs)
         transfer = Transfer(
-            id=TransferId(secrets.token_hex(16)),
+            id=TransferId(f"{getrandbits(128):032x}"),
             debit_account_id=PEOPLE[debit].id,
             credit_account_id=PEOPLE[credit].id,
             amount_minor=1,

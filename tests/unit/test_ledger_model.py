@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appservices.vocabulary.money import CurrencyCode
-from tests.ledger_samples import payment, transfer_id
+from tests.ledger_samples import four_sums, payment, transfer_id, with_sums
 from wallet_appservice.ledger.rules import judge, open_accounts
 from wallet_appservice.ledger.values import (
     Account,
@@ -160,7 +160,10 @@ class LedgerModel(RuleBasedStateMachine):
                 assert pending.ended_by is None, "a pending transfer ended twice"
                 self.transfers[pending.transfer.id] = replace(pending, ended_by=stored.transfer.mode)
         self.refused.update({stored.id: stored for stored in changes.refusals})
-        self.accounts.update({account.id: account for account in changes.changed})
+        for id, before, after in changes.changed:
+            account = self.accounts[id]
+            assert four_sums(account) == before
+            self.accounts[id] = with_sums(account, after)
 
     def check_results(
         self, transfers: list[Transfer], results: tuple[TransferResult, ...], applied: set[str]
