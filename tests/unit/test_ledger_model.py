@@ -158,7 +158,7 @@ class LedgerModel(RuleBasedStateMachine):
             if stored.transfer.pending_id is not None:
                 pending = self.transfers[stored.transfer.pending_id]
                 assert pending.ended_by is None, "a pending transfer ended twice"
-                self.transfers[pending.transfer.id] = replace(pending, ended_by=stored.transfer.mode)
+                self.transfers[pending.transfer.id] = pending._replace(ended_by=stored.transfer.mode)
         self.refused.update({stored.id: stored for stored in changes.refusals})
         for id, before, after in changes.changed:
             account = self.accounts[id]

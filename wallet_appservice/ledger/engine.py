@@ -27,7 +27,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic
+from typing import Final, Generic, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
 from wallet_appservice.ledger.rules import AccountResult, content_refusal, judge, open_accounts
@@ -119,8 +119,7 @@ class Submission(Generic[Effect]):
     on_commit: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     accounts: tuple[AccountResult, ...]
     transfers: tuple[TransferResult, ...]
 
@@ -132,8 +131,6 @@ class _Waiting(Generic[Effect]):
     submission: Submission[Effect]
     content_refusals: Sequence[TransferRefusal | None]
     """Of each of its transfers, told before it waits: such a fault is its caller's alone."""
-    wanted: Wanted
-    """What it speaks of."""
     answer: asyncio.Future[_Answer]
     # Set for the current attempt only, until its batch is durable.
     judged: _Answer | None = None
@@ -271,7 +268,7 @@ class Ledger(Generic[Effect]):
             raise LedgerUnavailable("the ledger is not running")
         contents = [content_refusal(transfer) for transfer in submission.transfers]
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(submission, contents, _wanted(submission, contents), answer)
+        waiting = _Waiting(submission, contents, answer)
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
             self._place.clear()
             await self._place.wait()
@@ -345,8 +342,7 @@ class Ledger(Generic[Effect]):
             and ahead.transfers_count < BATCH_TRANSFERS_MAX
             and len(ahead.submissions) < BATCH_SUBMISSIONS_MAX
         ):
-            wanted = self._waiting[0].wanted
-            if wanted.pending_ids or not wanted.account_ids <= view.sums.keys():
+            if not _is_known(view, self._waiting[0]):
                 break
             waiting = self._waiting.popleft()
             ahead.submissions.append(waiting)
@@ -450,7 +446,7 @@ class Ledger(Generic[Effect]):
         view, judged_count, at_ms = self._view, len(ahead.submissions), ahead.at_ms
         if view is not None and len(view.sums) > ACCOUNTS_KEPT_MAX:
             view = None
-        wanted = _all_wanted(batch)
+        wanted = _wanted(batch)
         missing = wanted if view is None else wanted.without_accounts(view.sums.keys())
         loaded = await store_batch.load(missing)
         if view is not None and loaded.position != view.begin_position:
@@ -477,8 +473,11 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
     waiting.judged, waiting.fault, waiting.effects = None, None, ()
     mark = view.mark()
     try:
-        accounts = open_accounts(view, submission.accounts) if submission.accounts else ()
-        refused = [result.account.id for result in accounts if result.refusal is not None]
+        accounts: tuple[AccountResult, ...] = ()
+        refused: Sequence[AccountId] = ()
+        if submission.accounts:
+            accounts = open_accounts(view, submission.accounts)
+            refused = [result.account.id for result in accounts if result.refusal is not None]
         transfers = judge(
             view,
             submission.transfers,
@@ -493,30 +492,39 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
         waiting.fault = error
 
 
-def _wanted(submission: Submission[Effect], content_refusals: Sequence[TransferRefusal | None]) -> Wanted:
-    """The ids that it speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
-    account_ids = {account.id for account in submission.accounts if is_ledger_id(account.id)}
+def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
+    """Whether the view has all that the submission speaks of, except answers to its ids."""
+    known = view.sums
+    for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
+        if refusal is None and (
+            transfer.pending_id is not None
+            or transfer.debit_account_id not in known
+            or transfer.credit_account_id not in known
+        ):
+            return False
+    return all(account.id in known for account in waiting.submission.accounts)
+
+
+def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
+    """The ids that a batch speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
+    account_ids: set[AccountId] = set()
     transfer_ids: set[TransferId] = set()
     pending_ids: set[TransferId] = set()
-    for transfer, refusal in zip(submission.transfers, content_refusals, strict=True):
-        if refusal is None:
-            transfer_ids.add(transfer.id)
-            account_ids.add(transfer.debit_account_id)
-            account_ids.add(transfer.credit_account_id)
-            if transfer.pending_id is not None:
-                pending_ids.add(transfer.pending_id)
-        elif is_ledger_id(transfer.id):
-            # Nothing of it matters but whether its id was answered before.
-            transfer_ids.add(transfer.id)
+    for waiting in batch:
+        for account in waiting.submission.accounts:
+            if is_ledger_id(account.id):
+                account_ids.add(account.id)
+        for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
+            if refusal is None:
+                transfer_ids.add(transfer.id)
+                account_ids.add(transfer.debit_account_id)
+                account_ids.add(transfer.credit_account_id)
+                if transfer.pending_id is not None:
+                    pending_ids.add(transfer.pending_id)
+            elif is_ledger_id(transfer.id):
+                # Nothing of it matters but whether its id was answered before.
+                transfer_ids.add(transfer.id)
     return Wanted(account_ids, transfer_ids, pending_ids)
-
-
-def _all_wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
-    return Wanted(
-        set().union(*[waiting.wanted.account_ids for waiting in batch]),
-        set().union(*[waiting.wanted.transfer_ids for waiting in batch]),
-        set().union(*[waiting.wanted.pending_ids for waiting in batch]),
-    )
 
 
 def _has_answers(loaded: Loaded, wanted: Wanted) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId
@@ -96,6 +96,8 @@ class Mark(NamedTuple):
     refusals: int
 
 
+_SINGLE_PHASE: Final = TransferMode.SINGLE_PHASE
+
 NOTHING: Final = Mark(0, 0, 0)
 """The moment before a batch has changed anything."""
 
@@ -171,11 +173,6 @@ class View:
         """The last transfer's before the batch."""
         return self.position - len(self._new_transfers)
 
-    @property
-    def is_untouched(self) -> bool:
-        """Whether the batch has changed nothing so far."""
-        return not (self._new_transfers or self._new_refusals or self._opened)
-
     def open(self, new: NewAccount) -> None:
         account = Account(
             id=new.id,
@@ -194,20 +191,19 @@ class View:
 
     def apply(self, transfer: Transfer, *, at_ms: int) -> None:
         """Moves the money of a transfer that the rules have allowed."""
-        self.position += 1
-        timeout = transfer.timeout_seconds
+        position, timeout = self.position + 1, transfer.timeout_seconds
         stored = StoredTransfer(
-            transfer=transfer,
-            position=self.position,
-            at_ms=at_ms,
-            expires_at_ms=None if timeout is None else at_ms + timeout * 1000,
+            transfer, position, at_ms, None if timeout is None else at_ms + timeout * 1000
         )
+        # All that could fail comes before the first change, so that nothing is ever half applied.
+        record = transfer_record(transfer, position, at_ms)
         self._move(transfer, 1)
+        self.position = position
         if transfer.pending_id is not None:
             self._set_ending(transfer.pending_id, transfer.mode)
         self.transfers[transfer.id] = stored
         self._new_transfers.append(stored)
-        self._new_records.append(_record_of(stored))
+        self._new_records.append(record)
 
     def refuse(self, refusal: StoredRefusal) -> None:
         self.refusals[refusal.id] = refusal
@@ -269,7 +265,7 @@ class View:
             held = sign * self.transfers[transfer.pending_id].transfer.amount_minor
             debit.debits_pending -= held
             credit.credits_pending -= held
-        if mode is TransferMode.SINGLE_PHASE or mode is TransferMode.POST_PENDING:
+        if mode is _SINGLE_PHASE or mode is TransferMode.POST_PENDING:
             debit.debits_posted += amount
             credit.credits_posted += amount
         elif mode is TransferMode.PENDING:
@@ -277,23 +273,4 @@ class View:
             credit.credits_pending += amount
 
     def _set_ending(self, pending_id: TransferId, ended_by: TransferMode | None) -> None:
-        self.transfers[pending_id] = replace(self.transfers[pending_id], ended_by=ended_by)
-
-
-def _record_of(stored: StoredTransfer) -> bytes:
-    transfer = stored.transfer
-    return transfer_record(
-        position=stored.position,
-        id=transfer.id,
-        debit_account_id=transfer.debit_account_id,
-        credit_account_id=transfer.credit_account_id,
-        amount_minor=transfer.amount_minor,
-        currency=transfer.currency,
-        code=transfer.code,
-        mode=transfer.mode,
-        pending_id=transfer.pending_id,
-        timeout_seconds=transfer.timeout_seconds,
-        linked=transfer.linked,
-        reference=transfer.reference,
-        at_ms=stored.at_ms,
-    )
+        self.transfers[pending_id] = self.transfers[pending_id]._replace(ended_by=ended_by)

@@ -122,18 +122,4 @@ def record_of_account(account: Account | Row[Any]) -> bytes:
 
 def record_of_row(row: Row[Any]) -> bytes:
     """Of a row of ledger_transfers."""
-    return transfer_record(
-        position=row.position,
-        id=row.id,
-        debit_account_id=row.debit_account_id,
-        credit_account_id=row.credit_account_id,
-        amount_minor=row.amount_minor,
-        currency=row.currency,
-        code=row.code,
-        mode=row.mode,
-        pending_id=row.pending_id,
-        timeout_seconds=row.timeout_seconds,
-        linked=row.linked,
-        reference=row.reference,
-        at_ms=row.at_ms,
-    )
+    return transfer_record(row, row.position, row.at_ms)

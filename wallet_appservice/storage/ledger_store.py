@@ -17,13 +17,9 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
-    String,
     bindparam,
-    cast,
-    func,
     select,
     text,
-    true,
     union_all,
 )
 
@@ -42,12 +38,11 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.ledger.view import Changes, Loaded, StoredRefusal, Wanted
 from wallet_appservice.storage.database_errors import is_disconnect, is_passing
-from wallet_appservice.storage.ledger_bulk import Values, bulk_of
+from wallet_appservice.storage.ledger_bulk import Bulk, Values, bulk_of
 from wallet_appservice.storage.ledger_chain import ChainEnd, next_row
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
     ledger_accounts,
-    ledger_head,
     ledger_open_pending,
     ledger_refusals,
     ledger_transfers,
@@ -140,6 +135,7 @@ class _SqlBatch:
         self._head: int | None = None
         """The ledger's last position, once it is locked."""
         self._chain_end: ChainEnd | None = None
+        self._bulk: Bulk | None = None
 
     async def load(self, wanted: Wanted) -> Loaded:
         try:
@@ -176,7 +172,7 @@ class _SqlBatch:
         if self._head is None:
             self._head = await self._lock()
         position = self._head
-        bulk = await bulk_of(self._work.connection)
+        bulk = self._bulk = self._bulk or await bulk_of(self._work.connection)
         accounts = await bulk.find(ledger_accounts, "id", wanted.account_ids, lock=True)
         self._chain_end, are_known = await bulk.look_up(wanted.transfer_ids)
         transfers: list[Any] = []
@@ -204,14 +200,15 @@ class _SqlBatch:
 
     async def _lock(self) -> int:
         if self._database.is_sqlite:
-            head = (await self._work.execute(_HEAD)).one()
+            head = (await self._work.connection.exec_driver_sql(_HEAD)).one()
         else:
-            head = (await self._work.execute(_LOCK_HEAD)).one()
+            head = (await self._work.connection.exec_driver_sql(_LOCK_HEAD)).one()
             self._transaction_id = head.transaction_id
         return int(head.position)
 
     async def _write(self, changes: Changes) -> None:
-        bulk = await bulk_of(self._work.connection)
+        bulk = self._bulk
+        assert bulk is not None, "a batch is loaded before it is written"
         transfers = changes.transfers
         ended = {item.transfer.pending_id for item in transfers if item.transfer.pending_id is not None}
         opened = [
@@ -398,18 +395,20 @@ _DUE = (
     .limit(bindparam("limit"))
 )
 
-_HEAD = select(ledger_head.c.position).where(ledger_head.c.id == HEAD_ID)
+_HEAD: Final = f"SELECT position FROM ledger_head WHERE id = {HEAD_ID}"
 # For this transaction alone. All is found by ids, so through an index: left to itself, PostgreSQL plans scans
 # while a table is small, and prepared statements keep to that when it has grown.
-_SETTINGS = {
+_SETTINGS: Final = {
     "lock_timeout": f"{LOCK_SECONDS_MAX}s",
     **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
-_SET = select(*(func.set_config(name, value, True).label(name) for name, value in _SETTINGS.items())).cte()
-# One statement: the rows are joined, and with that the settings made, before the head is locked.
-_LOCK_HEAD = (
-    _HEAD.add_columns(cast(func.pg_current_xact_id(), String).label("transaction_id"), _SET.c.lock_timeout)
-    .join(_SET, true())
-    .with_for_update(of=ledger_head)
+_SET: Final = ", ".join(
+    f"set_config('{name}', '{value}', true) AS {name}" for name, value in _SETTINGS.items()
 )
+# One statement: the rows are joined, and with that the settings made, before the head is locked.
+_LOCK_HEAD: Final = f"""
+WITH settings AS (SELECT {_SET})
+SELECT head.position, CAST(pg_current_xact_id() AS text) AS transaction_id, settings.lock_timeout
+FROM ledger_head AS head CROSS JOIN settings WHERE head.id = {HEAD_ID} FOR UPDATE OF head
+"""
 _STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
