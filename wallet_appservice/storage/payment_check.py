@@ -1,6 +1,6 @@
 """Holds the payments that people see against the ledger's transfers, beside the ledger's own check.
 
-A payment's id is that of the transfer that debits its payer: at once, or by a hold that is posted later. Where
+A payment has the id of the transfer that debits its payer: at once, or by a hold that is posted later. Where
 the money goes from there, in how many more transfers, is no concern of this check.
 """
 
