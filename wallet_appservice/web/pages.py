@@ -17,6 +17,7 @@ from appservices.chassis.config import WeftConfig
 from appservices.chassis.pages import PageRoute, Pages, by_htmx, see_other
 from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.vocabulary.ids import ServerName, TransferId, is_ledger_id
+from appservices.vocabulary.languages import _
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
@@ -96,7 +97,7 @@ class _WalletPage:
             "wallet_news_fragment.html",
             signed_in=signed_in,
             widget=not signed_in.by_cookie,
-            announcement="Your wallet has changed.",
+            announcement=_("Your wallet has changed."),
             view=view,
             **self._common(),
         )
@@ -127,7 +128,9 @@ class _WalletPage:
             "wallet_review.html",
             form=form,
             order=order,
-            announcement=f"Please check: {self._amount(order)} to {order.payee}.",
+            announcement=_("Please check: {amount} to {payee}.").format(
+                amount=self._amount(order), payee=order.payee
+            ),
         )
 
     async def change(self, request: Request) -> Response:
@@ -143,7 +146,7 @@ class _WalletPage:
         try:
             outcome = await self._payments.pay(order)
         except LedgerUnavailable:
-            sentence = "The wallet can't answer now. Pay again in a moment: it will not pay twice."
+            sentence = _("The wallet can't answer now. Pay again in a moment: it will not pay twice.")
             return await self._answer(
                 request,
                 signed_in,
@@ -163,7 +166,9 @@ class _WalletPage:
             signed_in=signed_in,
             widget=not signed_in.by_cookie,
             paid=outcome,
-            announcement=f"Paid {self._amount(outcome)} to {outcome.payee}.",
+            announcement=_("Paid {amount} to {payee}.").format(
+                amount=self._amount(outcome), payee=outcome.payee
+            ),
             view=await wallet_view(self._payments, signed_in.user_id),
             **self._common(),
         )
@@ -177,7 +182,7 @@ class _WalletPage:
             "wallet_pay.html",
             status=REFUSALS[refused.refusal].http_status,
             form=form.refused(refused, new_id=self._new_id()),
-            announcement=f"Nothing was paid. {refused.sentence}",
+            announcement=_("Nothing was paid. {reason}").format(reason=refused.sentence),
         )
 
     def _order(self, signed_in: SignedIn, fields: FormData) -> tuple[PaymentForm, PaymentOrder | None]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from appservices.vocabulary.ids import UserId
-from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, format_minor
+from appservices.vocabulary.languages import _
+from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, format_change, format_minor
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import Balance, PaymentKind, PaymentRecord
 
 PAGE_SIZE: Final = 10
 RECENT_PAYEES_MAX: Final = 5
-_MINUS: Final = "\u2212"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,11 @@ async def payments_view(payments: Payments, user: UserId, *, before: int | None)
 
 def amount_text(amount_minor: int, code: CurrencyCode, currencies: Currencies) -> str:
     """An amount, also of a currency that the wallet has stopped keeping."""
-    currency = currencies.get(code) or Currency(code, 0, code)
-    return format_minor(amount_minor, currency)
+    return format_minor(amount_minor, _currency(code, currencies))
+
+
+def _currency(code: CurrencyCode, currencies: Currencies) -> Currency:
+    return currencies.get(code) or Currency(code, 0, code)
 
 
 def _page(records: Sequence[PaymentRecord], user: UserId, currencies: Currencies) -> ShownPayments:
@@ -104,11 +107,11 @@ def _balance(balance: Balance, currencies: Currencies) -> ShownBalance:
 def _payment(record: PaymentRecord, user: UserId, currencies: Currencies) -> ShownPayment:
     incoming = record.payee == user
     counterparty = record.payer if incoming else record.payee
-    amount = amount_text(record.money.amount_minor, record.money.currency, currencies)
+    moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
     title, spoken = {
-        PaymentKind.DEPOSIT: ("Deposit", "Deposit"),
-        PaymentKind.WITHDRAWAL: ("Withdrawal", "Withdrawal"),
-        PaymentKind.PAYMENT: ("", "Received from" if incoming else "Paid to"),
+        PaymentKind.DEPOSIT: (_("Deposit"), _("Deposit")),
+        PaymentKind.WITHDRAWAL: (_("Withdrawal"), _("Withdrawal")),
+        PaymentKind.PAYMENT: ("", _("Received from") if incoming else _("Paid to")),
     }[record.kind]
     return ShownPayment(
         id=record.id,
@@ -116,7 +119,7 @@ def _payment(record: PaymentRecord, user: UserId, currencies: Currencies) -> Sho
         title=title,
         counterparty=counterparty,
         spoken=spoken,
-        moved=f"+{amount}" if incoming else f"{_MINUS}{amount}",
+        moved=format_change(moved_minor, _currency(record.money.currency, currencies)),
         memo=record.memo,
         at_ms=record.at_ms,
         waits=record.state == "pending",
