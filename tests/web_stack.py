@@ -17,12 +17,14 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from appservices.chassis.chosen_languages import ChosenLanguages
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import WeftConfig
 from appservices.chassis.database import Write, open_database
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, migrate
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
+from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
 from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
@@ -74,6 +76,7 @@ class WebStack:
     url: str
     config: WeftConfig
     sessions: SessionStore
+    languages: ChosenLanguages
     payments: Payments
     ledger: Ledger[Write]
     clock: SettableClock
@@ -158,6 +161,7 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
         await migrate(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         clock = SettableClock()
         sessions = SessionStore(home_database, clock, Tokens(), session_hours=config.web.session_hours)
+        languages = ChosenLanguages(home_database, default=config.language)
         ledger = await stack.enter_async_context(Ledger(SqlLedgerStore(wallet_database), clock=clock))
         people: set[UserId] = set()
 
@@ -180,12 +184,13 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
             user_exists=user_exists,
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
-        app = web_app(config, sessions=sessions, payments=payments, http=http)
+        app = web_app(config, sessions=sessions, languages=languages, payments=payments, http=http)
         async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
                 config=config,
                 sessions=sessions,
+                languages=languages,
                 payments=payments,
                 ledger=ledger,
                 clock=clock,
@@ -213,18 +218,25 @@ async def served(app: FastAPI, *, port: int) -> AsyncIterator[None]:
 
 
 def web_app(
-    config: WeftConfig, *, sessions: SessionStore, payments: Payments, http: httpx.AsyncClient
+    config: WeftConfig,
+    *,
+    sessions: SessionStore,
+    languages: ChosenLanguages,
+    payments: Payments,
+    http: httpx.AsyncClient,
 ) -> FastAPI:
     """As the composition root of `weft serve` puts it together, without the Matrix side."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     assets = Assets()
     guard = SessionGuard(sessions, config.web)
     portal = Pages(config.web, assets, PORTAL_TEMPLATES)
-    install_shell(app, portal, assets)
+    install_shell(app, portal, assets, PageLanguages(guard, languages))
     app.include_router(session_api(guard, OpenIdCheck(config, http)))
     app.include_router(wallet_api(payments, guard))
     app.include_router(sign_in_pages(guard, portal, config))
-    app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=config.web.public_url))
+    app.include_router(
+        portal_pages(guard, portal, config, chosen=languages, http=http, wallet_url=config.web.public_url)
+    )
     app.include_router(
         wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
     )

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from appservices.chassis.calls import Call
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.inbox import StoredEvent
@@ -18,6 +19,7 @@ from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.commands import COMMAND_PREFIX, HELP, HOME_COMMANDS, WALLET_COMMANDS
 from appservices.vocabulary.ids import UserId, localpart_of, server_of
+from appservices.vocabulary.languages import _, isolated, speaking
 
 WORD_SHOWN_MAX = 24
 _PREFIXES = (COMMAND_PREFIX, "\uff01")
@@ -39,7 +41,10 @@ CommandHandler = Callable[[CommandCall], Awaitable[Sequence[Write] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does."""
+    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does.
+
+    They are told in the language of who asks, so those that have words in them are `known` sentences.
+    """
 
     name: str
     usage: str
@@ -59,16 +64,19 @@ class CommandRouter:
         commands: Sequence[Command],
         clock: Clock,
         plain_text: Callable[[str], tuple[str, str] | None] = lambda text: None,
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`service_users` are all of this server's, the one that answers unknown input first.
 
-        `plain_text` may read a text without `!` in a private room as (command, arguments).
+        A command is handled in the language of its sender. `plain_text` may read a text without `!` in a
+        private room as (command, arguments).
         """
         self._service_user = service_user
         self._service_users = tuple(service_users)
         self._commands = {command.name: command for command in commands}
         self._clock = clock
         self._plain_text = plain_text
+        self._language_of = language_of
 
     async def route(
         self, message: IncomingMessage, room: Room, stored: StoredEvent
@@ -94,14 +102,18 @@ class CommandRouter:
             arguments=arguments,
             message=message,
         )
-        if server_of(message.sender) != server_of(self._service_user):
+        with speaking(await self._language_of(message.sender)):
+            return await self._answer(call)
+
+    async def _answer(self, call: CommandCall) -> Sequence[Write] | None:
+        if server_of(call.sender) != server_of(self._service_user):
             return self._answer_stranger(call)
-        command = self._commands.get(name)
+        command = self._commands.get(call.name)
         if command is not None:
             return await command.handler(call)
-        if name == HELP:
+        if call.name == HELP:
             return [self._help(call)]
-        if (name and name in _ALL_COMMANDS) or self._speaker(room) != self._service_user:
+        if (call.name and call.name in _ALL_COMMANDS) or self._speaker(call.room) != self._service_user:
             return []
         return [self._unknown(call)]
 
@@ -110,21 +122,24 @@ class CommandRouter:
         return next((user for user in self._service_users if user in room.members.joined), None)
 
     def _help(self, call: CommandCall) -> Write:
-        commands = list(self._commands.values())
-        text = "\n".join(f"{command.usage} — {command.summary}" for command in commands)
+        lines = [(_(command.usage), _(command.summary)) for command in self._commands.values()]
+        lines.append((f"{COMMAND_PREFIX}{HELP}", _("lists these commands")))
         rows = "".join(
-            f"<li><code>{html.escape(command.usage)}</code> — {html.escape(command.summary)}</li>"
-            for command in commands
+            f"<li><code>{html.escape(usage)}</code> — {html.escape(summary)}</li>" for usage, summary in lines
         )
         return call.reply(
-            text + "\n!help — lists these commands",
-            formatted=(f"<ul>{rows}<li><code>!help</code> — lists these commands</li></ul>"),
+            "\n".join(f"{isolated(usage)} — {summary}" for usage, summary in lines),
+            formatted=f"<ul>{rows}</ul>",
         )
 
     def _unknown(self, call: CommandCall) -> Write:
         example = next(iter(self._commands.values())).example
         word = "".join(character for character in call.name if character.isprintable())[:WORD_SHOWN_MAX]
-        return call.reply(f"I don't know “{word}”: type !help for what I can do, for example {example}.")
+        return call.reply(
+            _("I don't know “{word}”: type !help for what I can do, for example {example}.").format(
+                word=isolated(word), example=isolated(_(example))
+            )
+        )
 
     def _answer_stranger(self, call: CommandCall) -> Sequence[Write]:
         """People of other servers have services of their own, which answer them when they are here."""
@@ -133,8 +148,14 @@ class CommandRouter:
             return []
         return [
             call.reply(
-                f"I serve the people of {server_of(self._service_user)} only; "
-                f"invite your own server's service, {own_service}, to use !{call.name} here."
+                _(
+                    "I serve the people of {server} only; invite your own server's service, {service}, "
+                    "to use {command} here."
+                ).format(
+                    server=isolated(server_of(self._service_user)),
+                    service=isolated(own_service),
+                    command=isolated(f"{COMMAND_PREFIX}{call.name}"),
+                )
             )
         ]
 

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from appservices.vocabulary.ids import UserId, is_server_name
+from appservices.vocabulary.languages import ENGLISH, LANGUAGES
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, Currencies, Currency, CurrencyCode, iso_currency
 from appservices.vocabulary.signing import SigningKey
 
@@ -207,6 +208,10 @@ class WeftConfig(Section):
     """The whole config file."""
 
     server_name: str = Field(description="The Matrix server name, as in user ids; Synapse has the same.")
+    language: str = Field(
+        default=ENGLISH,
+        description=f"The language of who has not chosen their own: one of {', '.join(LANGUAGES)}.",
+    )
     homeserver: HomeserverSection
     web: WebSection
     home: HomeSection = HomeSection()
@@ -219,6 +224,13 @@ class WeftConfig(Section):
     def _server_name(cls, value: str) -> str:
         if not is_server_name(value):
             raise ValueError("a server name looks like example.org or localhost:8448")
+        return value
+
+    @field_validator("language")
+    @classmethod
+    def _language(cls, value: str) -> str:
+        if value not in LANGUAGES:
+            raise ValueError(f"one of {', '.join(LANGUAGES)}")
         return value
 
     def user(self, localpart: str) -> UserId:

@@ -20,6 +20,7 @@ from appservices.chassis.config import WebSection
 CSRF_HEADER: Final = "X-Weft-CSRF"
 CSRF_FIELD: Final = "csrf"
 SIGN_IN_COOKIE_SECONDS: Final = 600
+LANGUAGE_COOKIE_SECONDS: Final = 365 * 24 * 3600
 
 NOT_FRAMED: Final = ("'none'",)
 """frame-ancestors of pages that no other page may show: sign-in and the portal."""
@@ -78,7 +79,7 @@ def page_policy(frame_ancestors: tuple[str, ...]) -> str:
 
 
 class Cookies:
-    """The two cookies of this server, named so that neighbours on one machine don't overwrite each other.
+    """The cookies of this server, named so that neighbours on one machine don't overwrite each other.
 
     Over https their names begin with __Host-, which a browser accepts only for this very host, from https and
     for the whole site. Browsers don't tell ports apart in cookies, so without https the port is in the name.
@@ -90,6 +91,7 @@ class Cookies:
         prefix, suffix = ("__Host-", "") if self._secure else ("", f"_{public.port or 80}")
         self.session = f"{prefix}weft_session{suffix}"
         self.sign_in = f"{prefix}weft_sign_in{suffix}"
+        self.language = f"{prefix}weft_language{suffix}"
 
     def set(self, response: Response, *, name: str, value: str, seconds: int) -> None:
         response.set_cookie(

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from appservices.chassis.chosen_languages import ChosenLanguages
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.config import (
@@ -31,6 +32,7 @@ from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
+from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
 from appservices.chassis.service import Service, ServiceIdentity
 from appservices.chassis.session_api import session_api
@@ -117,19 +119,22 @@ class _Composition:
         wallet_database = await self._database("wallet.database", config.wallet.database, *WALLET_BRANCHES)
         sessions = SessionStore(home_database, system_clock, Tokens(), session_hours=config.web.session_hours)
         guard = SessionGuard(sessions, config.web)
+        chosen = ChosenLanguages(home_database, default=config.language)
         http = await self._stack.enter_async_context(httpx.AsyncClient())
 
-        home = await self._home(home_database, sessions)
-        wallet, payments = await self._wallet(wallet_database)
+        home = await self._home(home_database, sessions, chosen)
+        wallet, payments = await self._wallet(wallet_database, chosen)
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
         portal = Pages(config.web, assets, PORTAL_TEMPLATES)
         own_address = f"http://{config.web.bind_address}:{config.web.port}"
-        install_shell(app, portal, assets)
+        install_shell(app, portal, assets, PageLanguages(guard, chosen))
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
         app.include_router(sign_in_pages(guard, portal, config))
-        app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=own_address))
+        app.include_router(
+            portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
+        )
         app.include_router(wallet_api(payments, guard))
         app.include_router(
             wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
@@ -147,11 +152,11 @@ class _Composition:
         await migrate_configured(self._config, key=key, database=database, branches=branches)
         return database
 
-    async def _home(self, database: Database, sessions: SessionStore) -> Service:
+    async def _home(self, database: Database, sessions: SessionStore, chosen: ChosenLanguages) -> Service:
         config = self._config
         identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
         service = await self._service(identity, config.home, database)
-        commands = HomeCommands(sessions, link=partial(sign_in_link, config.web))
+        commands = HomeCommands(sessions, chosen, link=partial(sign_in_link, config.web))
         service.welcome(partial(welcome_words, portal_url=config.web.public_url))
         service.use(
             CommandRouter(
@@ -160,11 +165,12 @@ class _Composition:
                 commands=commands.commands(),
                 clock=system_clock,
                 plain_text=commands.plain_text,
+                language_of=chosen.spoken_with,
             )
         )
         return service
 
-    async def _wallet(self, database: Database) -> tuple[Service, Payments]:
+    async def _wallet(self, database: Database, chosen: ChosenLanguages) -> tuple[Service, Payments]:
         config = self._config
         identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
         service = await self._service(identity, config.wallet, database)
@@ -210,6 +216,7 @@ class _Composition:
                 service_users=self._service_users,
                 commands=WalletCommands(payments).commands(),
                 clock=system_clock,
+                language_of=chosen.spoken_with,
             )
         )
         return service, payments

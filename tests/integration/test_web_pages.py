@@ -13,7 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 from appservices.chassis.page_assets import Assets, AssetsMissing
+from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
+from appservices.chassis.signed_in import SessionGuard
 from appservices.vocabulary.ids import UserId
 from tests.synapse import free_port
 from tests.web_stack import WebStack, running_web, served, web_config
@@ -357,7 +359,8 @@ async def test_a_fragment_without_a_session_sends_the_whole_page_to_sign_in(
 async def test_a_fault_of_ours_is_told_in_words_and_not_in_detail(stack: WebStack) -> None:
     app = FastAPI()
     assets = Assets()
-    install_shell(app, Pages(stack.config.web, assets), assets)
+    guard = SessionGuard(stack.sessions, stack.config.web)
+    install_shell(app, Pages(stack.config.web, assets), assets, PageLanguages(guard, stack.languages))
 
     @app.get("/broken")
     @app.get("/_weft/broken")

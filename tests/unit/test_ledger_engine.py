@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from appservices.vocabulary.ids import AccountId, TransferId
-from tests.ledger_samples import ALICE, BOB, PEOPLE, deposit, payment, refusals
+from tests.ledger_samples import ALICE, BOB, PEOPLE, deposit, four_sums, payment, refusals, with_sums
 from wallet_appservice.ledger import engine
 from wallet_appservice.ledger.engine import (
     Ledger,
@@ -71,7 +71,10 @@ class MemoryStore:
             raise StoreRefused("the effect breaks a constraint")
         failure = self.failures.pop(0) if self.failures else None
         if failure is None or self.commits_before_failing:
-            self.accounts.update({account.id: account for account in (*changes.opened, *changes.changed)})
+            self.accounts.update({account.id: account for account in changes.opened})
+            for id, before, after in changes.changed:
+                assert four_sums(self.accounts[id]) == before
+                self.accounts[id] = with_sums(self.accounts[id], after)
             self.transfers.update({stored.transfer.id: stored for stored in changes.transfers})
             self.refused.update({stored.id: stored for stored in changes.refusals})
             self.effects.extend(effects)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, known
 
 
 class PaymentRefusal(StrEnum):
@@ -31,7 +31,7 @@ class PaymentRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """How a refusal is told: HTTP status, Matrix error code, and a sentence for people."""
+    """How a refusal is told: HTTP status, Matrix error code, and a known sentence for people."""
 
     http_status: int
     errcode: str
@@ -39,48 +39,50 @@ class Outside:
 
 
 REFUSALS = {
-    PaymentRefusal.ID_INVALID: Outside(400, "M_INVALID_PARAM", "A payment's id is 32 lower-case hex digits."),
+    PaymentRefusal.ID_INVALID: Outside(
+        400, "M_INVALID_PARAM", known("A payment's id is 32 lower-case hex digits.")
+    ),
     PaymentRefusal.ID_TAKEN: Outside(
-        409, "DEV_WEFT_ID_TAKEN", "This id was used for another payment already; nothing was paid."
+        409, "DEV_WEFT_ID_TAKEN", known("This id was used for another payment already; nothing was paid.")
     ),
     PaymentRefusal.PAYER_ELSEWHERE: Outside(
-        403, "M_FORBIDDEN", "This wallet keeps accounts for the people of {server} only."
+        403, "M_FORBIDDEN", known("This wallet keeps accounts for the people of {server} only.")
     ),
     PaymentRefusal.PAYER_UNKNOWN: Outside(
-        404, "DEV_WEFT_PAYER_UNKNOWN", "{payer} has no account in this wallet."
+        404, "DEV_WEFT_PAYER_UNKNOWN", known("{payer} has no account in this wallet.")
     ),
     PaymentRefusal.CURRENCY_UNKNOWN: Outside(
-        400, "DEV_WEFT_CURRENCY_UNKNOWN", "This wallet keeps {currencies}."
+        400, "DEV_WEFT_CURRENCY_UNKNOWN", known("This wallet keeps {currencies}.")
     ),
     PaymentRefusal.AMOUNT_INVALID: Outside(
-        400, "DEV_WEFT_AMOUNT_INVALID", "An amount is more than zero, in whole minor units."
+        400, "DEV_WEFT_AMOUNT_INVALID", known("An amount is more than zero, in whole minor units.")
     ),
     PaymentRefusal.AMOUNT_TOO_LARGE: Outside(
-        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "One payment can move {payment_max} at most."
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("One payment can move {payment_max} at most.")
     ),
     PaymentRefusal.MEMO_TOO_LONG: Outside(
-        400, "DEV_WEFT_MEMO_TOO_LONG", "A memo has {memo_length_max} characters at most."
+        400, "DEV_WEFT_MEMO_TOO_LONG", known("A memo has {memo_length_max} characters at most.")
     ),
     PaymentRefusal.PAYEE_INVALID: Outside(
-        400, "DEV_WEFT_PAYEE_UNKNOWN", "A payee is a Matrix user, such as @bob:{server}."
+        400, "DEV_WEFT_PAYEE_UNKNOWN", known("A payee is a Matrix user, such as @bob:{server}.")
     ),
-    PaymentRefusal.PAYEE_IS_PAYER: Outside(400, "DEV_WEFT_PAYEE_IS_PAYER", "You can't pay yourself."),
+    PaymentRefusal.PAYEE_IS_PAYER: Outside(400, "DEV_WEFT_PAYEE_IS_PAYER", known("You can't pay yourself.")),
     PaymentRefusal.PAYEE_ELSEWHERE: Outside(
         400,
         "DEV_WEFT_PAYEE_ELSEWHERE",
-        "{payee} has an account on another server, and this wallet pays people of {server} only.",
+        known("{payee} has an account on another server, and this wallet pays people of {server} only."),
     ),
     PaymentRefusal.PAYEE_UNKNOWN: Outside(
-        404, "DEV_WEFT_PAYEE_UNKNOWN", "There is no user {payee} here to pay."
+        404, "DEV_WEFT_PAYEE_UNKNOWN", known("There is no user {payee} here to pay.")
     ),
     PaymentRefusal.ROOM_UNKNOWN: Outside(
-        403, "M_FORBIDDEN", "You and the wallet must both be in the room that a receipt goes to."
+        403, "M_FORBIDDEN", known("You and the wallet must both be in the room that a receipt goes to.")
     ),
     PaymentRefusal.ACCOUNT_FULL: Outside(
-        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "That is more than an account can hold."
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("That is more than an account can hold.")
     ),
     PaymentRefusal.BALANCE_TOO_LOW: Outside(
-        402, "DEV_WEFT_BALANCE_TOO_LOW", "That is more than you have: you can pay {available} at most."
+        402, "DEV_WEFT_BALANCE_TOO_LOW", known("That is more than you have: you can pay {available} at most.")
     ),
 }
 
@@ -95,7 +97,8 @@ class PaymentRefused:
     @property
     def sentence(self) -> str:
         """In the language that is spoken when it is read."""
-        return _(REFUSALS[self.refusal].sentence).format_map(self.words)
+        places = {name: isolated(word) for name, word in self.words.items()}
+        return _(REFUSALS[self.refusal].sentence).format_map(places)
 
     @property
     def is_private(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id
+from appservices.vocabulary.languages import _, isolated
 from appservices.vocabulary.money import AmountUnreadable, Currencies
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
@@ -46,7 +47,7 @@ class PaymentForm:
     def refused(self, refused: PaymentRefused, *, new_id: TransferId) -> PaymentForm:
         """The form after a refusal. The ledger may have spent its id, so the next try takes a new one."""
         if refused.refusal is PaymentRefusal.ID_TAKEN:
-            sentence = (
+            sentence = _(
                 "This form was sent before with other content, so nothing was paid now. "
                 "Look at your recent payments before you pay again."
             )
@@ -91,18 +92,22 @@ def order_of(
     payee = _payee(form.payee, server)
     if payee is None:
         problems["payee"] = (
-            f"A payee is a Matrix user, such as @bob:{server}, or bob alone."
+            _("A payee is a Matrix user, such as {example}, or {short} alone.").format(
+                example=isolated(f"@bob:{server}"), short=isolated("bob")
+            )
             if form.payee
-            else "Whom do you want to pay?"
+            else _("Whom do you want to pay?")
         )
     elif payee == payer:
-        problems["payee"] = "You can't pay yourself."
+        problems["payee"] = _("You can't pay yourself.")
     memo = clean_memo(form.memo)
     if len(memo) > MEMO_LENGTH_MAX:
-        problems["memo"] = f"A memo has {MEMO_LENGTH_MAX} characters at most; this one has {len(memo)}."
+        problems["memo"] = _("A memo has {most} characters at most; this one has {count}.").format(
+            most=MEMO_LENGTH_MAX, count=len(memo)
+        )
     money = None
     if not form.amount:
-        problems["amount"] = "How much do you want to pay?"
+        problems["amount"] = _("How much do you want to pay?")
     else:
         try:
             money = currencies.parse(_with_currency(form.amount, form.currency))

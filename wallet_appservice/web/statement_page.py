@@ -19,6 +19,7 @@ from wallet_appservice.books.periods import Period, latest_months, read_period, 
 from wallet_appservice.books.statement_pdf import LINES_MAX, statement_pdf
 from wallet_appservice.books.user_statements import open_statement
 from wallet_appservice.web.wallet_shell import WalletShell, position
+from wallet_appservice.web.wallet_view import change_text
 
 LINES_SHOWN: Final = 20
 MONTHS_SHOWN: Final = 12
@@ -67,6 +68,7 @@ class StatementPage:
             currency=currency,
             too_long=statement.lines_count > LINES_MAX,
             minor=lambda amount_minor: self._shell.amount_of(amount_minor, currency),
+            change=lambda amount_minor: change_text(amount_minor, currency, self._shell.payments.currencies),
         )
 
     async def _csv(self, request: Request) -> Response:

@@ -9,13 +9,12 @@ from typing import Final
 
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.languages import _
-from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, format_minor
+from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, format_change, format_minor
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import Balance, PaymentKind, PaymentRecord, PaymentState
 
 PAGE_SIZE: Final = 10
 RECENT_PAYEES_MAX: Final = 5
-_MINUS: Final = "\u2212"
 _ICONS: Final = {
     PaymentKind.RED_PACKET: "gift",
     PaymentKind.SHARE: "gift",
@@ -92,8 +91,16 @@ async def payments_view(payments: Payments, user: UserId, *, before: int | None)
 
 def amount_text(amount_minor: int, code: CurrencyCode, currencies: Currencies) -> str:
     """An amount, also of a currency that the wallet has stopped keeping."""
-    currency = currencies.get(code) or Currency(code, 0, code)
-    return format_minor(amount_minor, currency)
+    return format_minor(amount_minor, _currency(code, currencies))
+
+
+def change_text(amount_minor: int, code: CurrencyCode, currencies: Currencies) -> str:
+    """The same for what came in or went out, with its sign."""
+    return format_change(amount_minor, _currency(code, currencies))
+
+
+def _currency(code: CurrencyCode, currencies: Currencies) -> Currency:
+    return currencies.get(code) or Currency(code, 0, code)
 
 
 def payments_page(
@@ -128,14 +135,14 @@ def shown_payment(record: PaymentRecord, user: UserId, currencies: Currencies) -
     """One record as that one of its two people sees it."""
     incoming = record.payee == user
     counterparty = record.payer if incoming else record.payee
-    amount = amount_text(record.money.amount_minor, record.money.currency, currencies)
+    moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
     return ShownPayment(
         id=record.id,
         incoming=incoming,
         title=_title(record.kind),
         counterparty=counterparty,
         spoken=_spoken(record.kind, incoming=incoming),
-        moved=f"+{amount}" if incoming else f"{_MINUS}{amount}",
+        moved=format_change(moved_minor, _currency(record.money.currency, currencies)),
         memo=record.memo,
         at_ms=record.at_ms,
         waits=record.state is PaymentState.PENDING,
