@@ -56,6 +56,7 @@ from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
+from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
@@ -214,7 +215,10 @@ class _Composition:
             CommandRouter(
                 service_user=config.wallet_user,
                 service_users=self._service_users,
-                commands=WalletCommands(payments).commands(),
+                commands=(
+                    *WalletCommands(payments).commands(),
+                    *StatementCommand(payments, public_url=config.web.public_url).commands(),
+                ),
                 clock=system_clock,
                 language_of=chosen.spoken_with,
             )
