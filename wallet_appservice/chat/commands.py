@@ -101,6 +101,9 @@ class WalletCommands:
             return f"{day}  +{amount}  deposit{memo}"
         if record.kind is PaymentKind.WITHDRAWAL:
             return f"{day}  −{amount}  withdrawal{memo}"
+        if record.merchant is not None:
+            sign, name = "−" if record.kind is PaymentKind.PURCHASE else "+", record.merchant.name
+            return f"{day}  {sign}{amount}  {name}{memo}"
         if record.payer == user:
             return f"{day}  −{amount}  to {localpart_of(record.payee)}{memo}"
         return f"{day}  +{amount}  from {localpart_of(record.payer)}{memo}"

@@ -105,11 +105,13 @@ def _payment(record: PaymentRecord, user: UserId, currencies: Currencies) -> Sho
     incoming = record.payee == user
     counterparty = record.payer if incoming else record.payee
     amount = amount_text(record.money.amount_minor, record.money.currency, currencies)
-    title, spoken = {
-        PaymentKind.DEPOSIT: ("Deposit", "Deposit"),
-        PaymentKind.WITHDRAWAL: ("Withdrawal", "Withdrawal"),
-        PaymentKind.PAYMENT: ("", "Received from" if incoming else "Paid to"),
-    }[record.kind]
+    if record.merchant is not None:
+        title = spoken = record.merchant.name
+    else:
+        title, spoken = {
+            PaymentKind.DEPOSIT: ("Deposit", "Deposit"),
+            PaymentKind.WITHDRAWAL: ("Withdrawal", "Withdrawal"),
+        }.get(record.kind, ("", "Received from" if incoming else "Paid to"))
     return ShownPayment(
         id=record.id,
         incoming=incoming,
