@@ -286,7 +286,7 @@ class MerchantRefunds:
             debit=account,
             credit=user_account(payer, code),
             memo=refund.reason,
-            subject=f"order:{order.id}",
+            subject=f"refund:{refund.id}",
             of=refund.payment_id,
             merchant=merchant.as_named,
         )
