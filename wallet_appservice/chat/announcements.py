@@ -15,6 +15,7 @@ from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.events import RECEIPT
 from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import Currencies
+from wallet_appservice.chat.merchant_receipts import merchant_sentence
 from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord
 from wallet_appservice.payments.till import RoomNotShared
 
@@ -41,7 +42,10 @@ class RoomAnnouncer:
 
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         room = await self._shared_room(movement)
-        names = {user: await self._name(user, room) for user in (movement.payer, movement.payee)}
+        names = {}
+        if movement.merchant is None:
+            # A merchant's receipt names no person, and is made too often to ask the homeserver each time.
+            names = {user: await self._name(user, room) for user in (movement.payer, movement.payee)}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
             return receipt_writes(
@@ -111,7 +115,7 @@ def receipt_writes(
     content = receipt_message(record, names=names, currencies=currencies)
     subject = f"payment:{record.id}"
     present = room.members.joined.keys() if room is not None else frozenset()
-    people = [user for user in (record.payer, record.payee) if user != wallet_user and user not in present]
+    people = [user for user in record.people if user != wallet_user and user not in present]
     outgoing = [
         Outgoing(OutboxId(derived_id("receipt", record.id, "", user)), content, to_user=user, subject=subject)
         for user in people
@@ -129,6 +133,10 @@ def receipt_message(
     """The message of a receipt: readable by itself, with the signed block beside it."""
     amount = currencies.format(record.money)
     memo = f" · {record.memo}" if record.memo else ""
+    if record.merchant is not None:
+        plain, formatted = merchant_sentence(record, record.merchant, amount=amount)
+        content = notice(plain + memo, formatted=formatted + html.escape(memo))
+        return {**content, "m.mentions": {"user_ids": list(record.people)}, RECEIPT: record.receipt}
     payer, payee = names[record.payer], names[record.payee]
     if record.kind is PaymentKind.DEPOSIT:
         text = f"{payee} got {amount} as a deposit{memo}"

@@ -126,20 +126,20 @@ class WalletCommands:
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
+        names: tuple[str, str] = (_("{time}  {amount}  to {person}"), _("{time}  {amount}  from {person}"))
+        incoming = record.payee == user
         sentence, person = {
-            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), None),
-            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), None),
-            PaymentKind.PAYMENT: (
-                (_("{time}  {amount}  to {person}"), record.payee)
-                if record.payer == user
-                else (_("{time}  {amount}  from {person}"), record.payer)
-            ),
-        }[record.kind]
-        moved_minor = record.money.amount_minor if record.payee == user else -record.money.amount_minor
+            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), ""),
+            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), ""),
+        }.get(record.kind, (names[incoming], localpart_of(record.payer if incoming else record.payee)))
+        if record.merchant is not None:
+            incoming = record.kind is not PaymentKind.PURCHASE
+            sentence, person = names[incoming], record.merchant.name
+        moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
         line = sentence.format(
             time=readable_time(record.at_ms),
             amount=format_change(moved_minor, self._currencies[record.money.currency]),
-            person=isolated(localpart_of(person)) if person else "",
+            person=isolated(person),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
 
