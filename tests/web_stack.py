@@ -258,12 +258,10 @@ def web_app(
     app.include_router(
         portal_pages(guard, portal, config, chosen=languages, http=http, wallet_url=config.web.public_url)
     )
-    app.include_router(
-        wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
-    )
-    wallet_shell = Pages(config.web, assets, WALLET_TEMPLATES)
-    for router in merchant_routers(desk, guard, wallet_shell, public_url=config.web.public_url):
+    for router in merchant_routers(desk, guard, public_url=config.web.public_url):
         app.include_router(router)
+    pages = Pages(config.web, assets, WALLET_TEMPLATES)
+    app.include_router(wallet_pages(payments, guard, pages, config, Tokens(), desk=desk))
     return app
 
 

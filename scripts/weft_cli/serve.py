@@ -141,14 +141,11 @@ class _Composition:
             portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
         )
         app.include_router(wallet_api(payments, guard))
-        app.include_router(
-            wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
-        )
         desk = await self._merchants(payments)
-        for router in merchant_routers(
-            desk, guard, Pages(config.web, assets, WALLET_TEMPLATES), public_url=config.web.public_url
-        ):
+        for router in merchant_routers(desk, guard, public_url=config.web.public_url):
             app.include_router(router)
+        pages = Pages(config.web, assets, WALLET_TEMPLATES)
+        app.include_router(wallet_pages(payments, guard, pages, config, Tokens(), desk=desk))
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())

@@ -22,9 +22,11 @@ class Entry:
 
 
 ENTRIES: Final = (
+    Entry(known("Receive"), known("Your code and your link"), "receive", "/wallet/receive"),
     Entry(known("Statement"), known("A month or any days, as CSV and PDF"), "document", "/wallet/statement"),
     Entry(known("Spending"), known("By month and category"), "chart", "/wallet/spending"),
-    Entry(known("Receive"), known("Your code and your link"), "receive", "/wallet/receive"),
+    Entry(known("Payment code"), known("Let a till charge you"), "barcode", "/wallet/code"),
+    Entry(known("Merchant"), known("Orders, takings, refunds, keys"), "shop", "/wallet/merchant"),
 )
 
 

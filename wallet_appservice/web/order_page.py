@@ -10,8 +10,8 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from appservices.chassis.pages import PageRoute, Pages, by_htmx, see_other
-from appservices.chassis.signed_in import SessionGuard, SignedIn
+from appservices.chassis.pages import by_htmx, see_other
+from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import is_ledger_id
 from appservices.vocabulary.languages import _
 from wallet_appservice.ledger.engine import LedgerUnavailable
@@ -19,31 +19,27 @@ from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderState, OrderWay
 from wallet_appservice.payments.merchants.refusals import MERCHANT_REFUSALS, MerchantRefusal, MerchantRefused
 from wallet_appservice.payments.refusals import REFUSALS
+from wallet_appservice.web.wallet_shell import WalletShell
 from wallet_appservice.web.wallet_view import amount_text
 
 PATH: Final = "/wallet/order"
 
 
-def order_page(desk: MerchantDesk, guard: SessionGuard, pages: Pages) -> APIRouter:
-    router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
-    page = _OrderPage(desk, guard, pages)
-    router.get("/{id}")(page.show)
-    router.post("/{id}/pay")(page.pay)
-    return router
-
-
-class _OrderPage:
-    def __init__(self, desk: MerchantDesk, guard: SessionGuard, pages: Pages) -> None:
+class OrderPage:
+    def __init__(self, shell: WalletShell, desk: MerchantDesk) -> None:
+        self._shell = shell
         self._desk = desk
-        self._guard = guard
-        self._pages = pages
 
-    async def show(self, request: Request, id: str) -> Response:
-        signed_in = await self._guard.require_page(request)
-        return await self._page(request, signed_in, id)
+    def add_to(self, router: APIRouter) -> None:
+        self._shell.show_at(router, "/order/{id}", self._show)
+        router.post("/order/{id}/pay")(self._pay)
 
-    async def pay(self, request: Request, id: str) -> Response:
-        signed_in, _fields = await self._guard.require_form(request)
+    async def _show(self, request: Request) -> Response:
+        signed_in = await self._shell.guard.require_page(request)
+        return await self._page(request, signed_in, request.path_params["id"])
+
+    async def _pay(self, request: Request, id: str) -> Response:
+        signed_in, _fields = await self._shell.guard.require_form(request)
         if not is_ledger_id(id):
             return await self._page(request, signed_in, id)
         try:
@@ -65,13 +61,8 @@ class _OrderPage:
     ) -> Response:
         order, merchant = await self._find(id)
         if order is None or merchant is None:
-            return self._pages.render(
-                request,
-                "error.html",
-                status=404,
-                title=_("No such order"),
-                sentence=_("This link leads to no order. Ask the merchant for a new one."),
-                signed_in=signed_in,
+            return await self._shell.missing(
+                request, signed_in, _("This link leads to no order. Ask the merchant for a new one.")
             )
         refusal = _REFUSAL_OF_STATE.get(order.state)
         is_theirs = order.state is OrderState.PAID and order.payer == signed_in.user_id
@@ -82,11 +73,13 @@ class _OrderPage:
         elif merchant.closed_at_ms is not None and not is_theirs:
             closed = MerchantRefused.because(MerchantRefusal.MERCHANT_CLOSED, merchant=merchant.name)
             ended, problem = closed.sentence, ""
-        return self._pages.render(
+        return await self._shell.page(
             request,
+            signed_in,
             "order.html",
+            title=_("Order"),
             status=status,
-            signed_in=signed_in,
+            announcement=problem or ended,
             order=order,
             merchant=merchant,
             amount=amount_text(order.amount_minor, order.currency, self._desk.payments.currencies),

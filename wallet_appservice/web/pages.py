@@ -9,8 +9,14 @@ from appservices.chassis.config import WeftConfig
 from appservices.chassis.pages import PageRoute, Pages
 from appservices.chassis.signed_in import SessionGuard
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.merchants.desk import MerchantDesk
+from wallet_appservice.web.code_page import CodePage
 from wallet_appservice.web.history_page import HistoryPage
+from wallet_appservice.web.merchant_access_page import MerchantAccessPage
+from wallet_appservice.web.merchant_order_page import MerchantOrderPage
+from wallet_appservice.web.merchant_page import MerchantPage
 from wallet_appservice.web.more_page import MorePage
+from wallet_appservice.web.order_page import OrderPage
 from wallet_appservice.web.overview_page import OverviewPage
 from wallet_appservice.web.payment_page import PaymentPage
 from wallet_appservice.web.receive_page import ReceivePage
@@ -24,7 +30,13 @@ __all__ = ["PATH", "TEMPLATES", "wallet_pages"]
 
 
 def wallet_pages(
-    payments: Payments, guard: SessionGuard, pages: Pages, config: WeftConfig, tokens: Tokens
+    payments: Payments,
+    guard: SessionGuard,
+    pages: Pages,
+    config: WeftConfig,
+    tokens: Tokens,
+    *,
+    desk: MerchantDesk,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
     shell = WalletShell(
@@ -40,6 +52,11 @@ def wallet_pages(
         StatementPage(shell),
         SpendingPage(shell),
         MorePage(shell),
+        CodePage(shell, desk),
+        OrderPage(shell, desk),
+        MerchantPage(shell, desk),
+        MerchantOrderPage(shell, desk),
+        MerchantAccessPage(shell, desk),
     ):
         page.add_to(router)
     return router
