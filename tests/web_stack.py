@@ -40,7 +40,8 @@ from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
-from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.till import Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
@@ -64,7 +65,7 @@ class SettableClock:
 class NullAnnouncer:
     """Tells nobody."""
 
-    async def prepare(self, _order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
+    async def prepare(self, _movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         return lambda _record: ()
 
 
@@ -167,17 +168,20 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
         async def user_exists(user: UserId) -> bool:
             return user in people
 
-        payments = Payments(
+        till = Till(
             database=wallet_database,
             ledger=ledger,
             wallet_user=config.wallet_user,
-            service_users=frozenset({config.home_user, config.wallet_user}),
             signing_key=SigningKey.generate(),
             currencies=config.wallet.kept_currencies,
-            payment_max=config.wallet.payment_max,
             announcer=NullAnnouncer(),
-            user_exists=user_exists,
             on_commit=lambda: None,
+        )
+        payments = Payments(
+            till,
+            service_users=frozenset({config.home_user, config.wallet_user}),
+            payment_max=config.wallet.payment_max,
+            user_exists=user_exists,
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
         app = web_app(config, sessions=sessions, languages=languages, payments=payments, http=http)

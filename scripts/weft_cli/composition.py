@@ -10,11 +10,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
+from appservices.chassis.chosen_languages import ChosenLanguages
 from appservices.chassis.clock import system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
@@ -31,7 +33,8 @@ from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
-from wallet_appservice.payments.actions import Announcer, Payments
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
@@ -106,19 +109,22 @@ def build_payments(
     user_exists: Callable[[UserId], Awaitable[bool]],
     on_commit: Callable[[], None],
 ) -> Payments:
-    return Payments(
+    till = Till(
         database=database,
         ledger=ledger,
         wallet_user=config.wallet_user,
-        service_users=frozenset(service_users(config)),
         signing_key=load_signing_key(
             config, key="wallet.signing_key_file", name=config.wallet.signing_key_file
         ),
         currencies=config.wallet.kept_currencies,
-        payment_max=config.wallet.payment_max,
         announcer=announcer,
-        user_exists=user_exists,
         on_commit=on_commit,
+    )
+    return Payments(
+        till,
+        service_users=frozenset(service_users(config)),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
     )
 
 
@@ -160,6 +166,7 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     database=database,
                     ledger=ledger,
                     announcer=DirectAnnouncer(
+                        language_of=partial(_language_of, config),
                         wallet_user=config.wallet_user,
                         currencies=config.wallet.kept_currencies,
                         clock=system_clock,
@@ -170,3 +177,19 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                 yield payments
     finally:
         await database.close()
+
+
+async def _language_of(config: WeftConfig, user: UserId) -> str:
+    """The language to tell the user in, looked up in the home database, which is not needed otherwise."""
+    database = open_configured_database(config, key="home.database", url=config.home.database)
+    try:
+        if not _is_there(database):
+            return config.language
+        return await ChosenLanguages(database, default=config.language).spoken_with(user)
+    finally:
+        await database.close()
+
+
+def _is_there(database: Database) -> bool:
+    """Whether looking into the database would not make it."""
+    return not database.is_sqlite or Path(str(database.engine.url.database)).is_file()

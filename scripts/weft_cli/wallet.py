@@ -25,7 +25,8 @@ from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 from scripts.weft_cli.wallet_migration import migrate_database
 
 if TYPE_CHECKING:
-    from wallet_appservice.payments.actions import Outcome, Payments
+    from wallet_appservice.payments.actions import Payments
+    from wallet_appservice.payments.till import Outcome
 
 Answer = TypeVar("Answer")
 

@@ -12,9 +12,10 @@ from appservices.vocabulary.ids import TransferId, UserId, derived_id, localpart
 from appservices.vocabulary.languages import _, isolated, known, listed
 from appservices.vocabulary.money import Currencies, format_change, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
-from wallet_appservice.payments.actions import Outcome, Payments
+from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.till import Outcome
 
 HISTORY_DEFAULT = 10
 HISTORY_LINES_MAX = 50
@@ -125,20 +126,20 @@ class WalletCommands:
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
-        sentence, person = {
-            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), None),
-            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), None),
-            PaymentKind.PAYMENT: (
-                (_("{time}  {amount}  to {person}"), record.payee)
-                if record.payer == user
-                else (_("{time}  {amount}  from {person}"), record.payer)
-            ),
-        }[record.kind]
-        moved_minor = record.money.amount_minor if record.payee == user else -record.money.amount_minor
+        is_incoming = record.payee == user
+        if record.kind is PaymentKind.DEPOSIT:
+            sentence = _("{time}  {amount}  deposit")
+        elif record.kind is PaymentKind.WITHDRAWAL:
+            sentence = _("{time}  {amount}  withdrawal")
+        else:
+            sentence = (
+                _("{time}  {amount}  from {person}") if is_incoming else _("{time}  {amount}  to {person}")
+            )
+        amount_minor = record.money.amount_minor if is_incoming else -record.money.amount_minor
         line = sentence.format(
             time=readable_time(record.at_ms),
-            amount=format_change(moved_minor, self._currencies[record.money.currency]),
-            person=isolated(localpart_of(person)) if person else "",
+            amount=format_change(amount_minor, self._currencies[record.money.currency]),
+            person=isolated(localpart_of(record.payer if is_incoming else record.payee)),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
 

@@ -7,78 +7,30 @@ a command is done) is committed in the ledger's own transaction.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
 
-from sqlalchemy import Row, insert, or_, select
+from sqlalchemy import or_, select
 
-from appservices.chassis.database import Database, Write
-from appservices.vocabulary.ids import (
-    RoomId,
-    TransferId,
-    UserId,
-    derived_id,
-    is_ledger_id,
-    is_user_id,
-    server_of,
-)
+from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
-from appservices.vocabulary.signing import SigningKey
-from wallet_appservice.ledger.engine import Ledger, Submission
-from wallet_appservice.ledger.values import (
-    AccountKind,
-    NewAccount,
-    Transfer,
-    TransferCode,
-    TransferRefusal,
-    TransferResult,
-)
+from wallet_appservice.ledger.values import AccountKind, NewAccount
 from wallet_appservice.payments.accounts import issuance_account, user_account
-from wallet_appservice.payments.receipts import sign_receipt
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
+    Authority,
     Balance,
+    Movement,
     PaymentKind,
     PaymentOrder,
     PaymentRecord,
     clean_memo,
 )
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.till import Outcome, Tell, Till, record_of, tell_nothing
 from wallet_appservice.storage.ledger_tables import ledger_accounts
 from wallet_appservice.storage.payment_tables import payments
 
 HISTORY_MAX = 100
-
-Outcome = PaymentRecord | PaymentRefused
-Tell = Callable[[Outcome], Sequence[Write]]
-"""What a way in adds to the transaction once the outcome is known. It must be quick and not fail."""
-
-_INSERT = insert(payments)
-_CODES = {
-    PaymentKind.PAYMENT: TransferCode.PAYMENT,
-    PaymentKind.DEPOSIT: TransferCode.DEPOSIT,
-    PaymentKind.WITHDRAWAL: TransferCode.WITHDRAWAL,
-}
-
-
-class Announcer(Protocol):
-    """Tells people of a payment, in rooms."""
-
-    async def prepare(self, order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
-        """Looks up what the receipt's sentence needs; the result makes the outbox rows.
-
-        Raises RoomNotShared when the order names a room in which payer and wallet are not both.
-        """
-        ...
-
-
-class RoomNotShared(Exception):
-    """The payer or the wallet is not in the room that an order names."""
-
-
-def tell_nothing(_outcome: Outcome) -> Sequence[Write]:
-    return ()
 
 
 class Payments:
@@ -86,33 +38,25 @@ class Payments:
 
     def __init__(
         self,
+        till: Till,
         *,
-        database: Database,
-        ledger: Ledger[Write],
-        wallet_user: UserId,
         service_users: frozenset[UserId],
-        signing_key: SigningKey,
-        currencies: Currencies,
         payment_max: int,
-        announcer: Announcer,
         user_exists: Callable[[UserId], Awaitable[bool]],
-        on_commit: Callable[[], None],
     ) -> None:
-        """`payment_max` is in whole units of each currency; `on_commit` wakes the outbox."""
-        self.currencies = currencies
-        self.wallet_user = wallet_user
-        self._database = database
-        self._ledger = ledger
+        """`payment_max` is in whole units of each currency."""
+        self.till = till
+        self.currencies: Currencies = till.currencies
+        self.wallet_user = till.wallet_user
+        self._database = till.database
+        self._ledger = till.ledger
         self._service_users = service_users
-        self._signing_key = signing_key
         self._payment_max = payment_max
-        self._announcer = announcer
         self._user_exists = user_exists
-        self._on_commit = on_commit
 
     def keys(self) -> dict[str, str]:
         """The public keys that receipts are verified with: key id → unpadded base64."""
-        return {self._signing_key.key_id: self._signing_key.public_base64}
+        return {self.till.signing_key.key_id: self.till.signing_key.public_base64}
 
     async def pay(self, order: PaymentOrder, *, tell: Tell = tell_nothing) -> Outcome:
         """Moves money from payer to payee, or says why not. Raises LedgerUnavailable."""
@@ -133,12 +77,26 @@ class Payments:
 
     async def deposit(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
         """Brings money into circulation that the operator has received outside."""
-        order = PaymentOrder(id=id, payer=self.wallet_user, payee=user, money=money, memo=reference)
+        order = PaymentOrder(
+            id=id,
+            payer=self.wallet_user,
+            payee=user,
+            money=money,
+            memo=reference,
+            authority=Authority.OPERATOR,
+        )
         return await self._carry_out(order, PaymentKind.DEPOSIT, tell_nothing)
 
     async def withdraw(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
         """Takes money out of circulation that the operator has paid out outside."""
-        order = PaymentOrder(id=id, payer=user, payee=self.wallet_user, money=money, memo=reference)
+        order = PaymentOrder(
+            id=id,
+            payer=user,
+            payee=self.wallet_user,
+            money=money,
+            memo=reference,
+            authority=Authority.OPERATOR,
+        )
         return await self._carry_out(order, PaymentKind.WITHDRAWAL, tell_nothing)
 
     async def balances(self, user: UserId) -> list[Balance]:
@@ -188,35 +146,38 @@ class Payments:
         if before is not None:
             query = query.where(payments.c.position < before)
         async with self._database.read() as work:
-            return [_record(row) for row in await work.execute(query)]
+            return [record_of(row) for row in await work.execute(query)]
 
     async def payment(self, user: UserId, id: TransferId) -> PaymentRecord | None:
         """One payment that the user made or got; None for anybody else's, as for one that isn't there."""
-        record = await self._stored(id)
+        record = await self.till.record(id)
         return record if record is not None and user in (record.payer, record.payee) else None
 
     async def _carry_out(self, order: PaymentOrder, kind: PaymentKind, tell: Tell) -> Outcome:
         outcome = await self._judge(order, kind)
-        if outcome is None:
-            try:
-                announce = await self._announcer.prepare(order)
-            except RoomNotShared:
-                outcome = self._refused(PaymentRefusal.ROOM_UNKNOWN, order)
-            else:
-                return await self._transfer(order, kind, announce, tell)
-        writes = tell(outcome)
-        if writes:
-            async with self._database.begin() as work:
-                await work.apply(writes)
-                work.after_commit(self._on_commit)
-                await work.commit()
-        return outcome
+        if outcome is not None:
+            return await self.till.tell_alone(outcome, tell)
+        debit, credit = self._accounts(order, kind)
+        movement = Movement(
+            id=order.id,
+            kind=kind,
+            payer=order.payer,
+            payee=order.payee,
+            money=order.money,
+            debit=debit,
+            credit=credit,
+            memo=clean_memo(order.memo),
+            room_id=order.room_id,
+            in_reply_to=order.in_reply_to,
+            subject=order.subject,
+        )
+        return await self.till.move(movement, tell=tell)
 
     async def _judge(self, order: PaymentOrder, kind: PaymentKind) -> Outcome | None:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
         if not is_ledger_id(order.id):
             return self._refused(PaymentRefusal.ID_INVALID, order)
-        earlier = await self._stored(order.id)
+        earlier = await self.till.record(order.id)
         if earlier is not None:
             return (
                 earlier if _is_same(earlier, order, kind) else self._refused(PaymentRefusal.ID_TAKEN, order)
@@ -248,53 +209,6 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
 
-    async def _transfer(
-        self,
-        order: PaymentOrder,
-        kind: PaymentKind,
-        announce: Callable[[PaymentRecord], Sequence[Write]],
-        tell: Tell,
-    ) -> Outcome:
-        debit, credit = self._accounts(order, kind)
-        available = await self._available_text(order.payer, order.money.currency)
-        outcomes: list[Outcome] = []
-
-        def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
-            result = results[0]
-            outcomes.clear()
-            if result.refusal is not None:
-                refused = self._refused(_refusal_of(result.refusal), order, available=available)
-                outcomes.append(refused)
-                return tell(refused)
-            record = self._made(order, kind, at_ms=result.at_ms)
-            outcomes.append(record)
-            if result.replayed:
-                return tell(record)
-            return [_insert(record), *announce(record), *tell(record)]
-
-        await self._ledger.submit(
-            Submission(
-                accounts=(debit, credit),
-                transfers=(
-                    Transfer(
-                        id=order.id,
-                        debit_account_id=debit.id,
-                        credit_account_id=credit.id,
-                        amount_minor=order.money.amount_minor,
-                        currency=order.money.currency,
-                        code=_CODES[kind],
-                        reference=_reference(order),
-                    ),
-                ),
-                effects=effects,
-                on_commit=self._on_commit,
-            )
-        )
-        outcome = outcomes[0]
-        if isinstance(outcome, PaymentRecord):
-            return await self._stored(order.id) or outcome
-        return outcome
-
     def _accounts(self, order: PaymentOrder, kind: PaymentKind) -> tuple[NewAccount, NewAccount]:
         currency = order.money.currency
         if kind is PaymentKind.DEPOSIT:
@@ -303,44 +217,12 @@ class Payments:
             return user_account(order.payer, currency), issuance_account(currency)
         return user_account(order.payer, currency), user_account(order.payee, currency)
 
-    def _made(self, order: PaymentOrder, kind: PaymentKind, *, at_ms: int) -> PaymentRecord:
-        memo = clean_memo(order.memo)
-        return PaymentRecord(
-            id=order.id,
-            position=0,
-            kind=kind,
-            state="posted",
-            payer=order.payer,
-            payee=order.payee,
-            money=order.money,
-            memo=memo,
-            at_ms=at_ms,
-            room_id=order.room_id,
-            receipt=sign_receipt(
-                id=order.id,
-                kind=kind,
-                payer=order.payer,
-                payee=order.payee,
-                money=order.money,
-                memo=memo,
-                at_ms=at_ms,
-                room_id=order.room_id,
-                wallet=self.wallet_user,
-                key=self._signing_key,
-            ),
-        )
-
     async def _available_text(self, user: UserId, code: CurrencyCode) -> str:
         currency = self.currencies[code]
         for balance in await self.balances(user):
             if balance.currency == code:
                 return format_minor(balance.available_minor, currency)
         return format_minor(0, currency)
-
-    async def _stored(self, id: TransferId) -> PaymentRecord | None:
-        async with self._database.read() as work:
-            row = (await work.execute(select(payments).where(payments.c.id == id))).first()
-            return _record(row) if row is not None else None
 
     def _refused(
         self, refusal: PaymentRefusal, order: PaymentOrder, *, available: str = ""
@@ -359,61 +241,21 @@ class Payments:
         )
 
 
-def _refusal_of(refusal: TransferRefusal) -> PaymentRefusal:
-    """What the ledger's refusal means to a payer; any other one is a bug of ours and raises KeyError."""
-    return {
-        TransferRefusal.BALANCE_TOO_LOW: PaymentRefusal.BALANCE_TOO_LOW,
-        TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT: PaymentRefusal.ID_TAKEN,
-        TransferRefusal.BALANCE_OVERFLOW: PaymentRefusal.AMOUNT_TOO_LARGE,
-    }[refusal]
-
-
-def _reference(order: PaymentOrder) -> str:
-    """Ties the memo and the room to the transfer, so that its id can't be used again with others."""
-    return derived_id("payment", clean_memo(order.memo), order.room_id or "")
-
-
 def _is_same(earlier: PaymentRecord, order: PaymentOrder, kind: PaymentKind) -> bool:
-    return (earlier.kind, earlier.payer, earlier.payee, earlier.money, earlier.memo, earlier.room_id) == (
+    return (
+        earlier.kind,
+        earlier.payer,
+        earlier.payee,
+        earlier.money,
+        earlier.memo,
+        earlier.room_id,
+        earlier.subject,
+    ) == (
         kind,
         order.payer,
         order.payee,
         order.money,
         clean_memo(order.memo),
         order.room_id,
-    )
-
-
-def _insert(record: PaymentRecord) -> Write:
-    return Write(
-        _INSERT,
-        {
-            "id": record.id,
-            "kind": record.kind.value,
-            "state": record.state,
-            "payer": record.payer,
-            "payee": record.payee,
-            "amount_minor": record.money.amount_minor,
-            "currency": record.money.currency,
-            "memo": record.memo,
-            "room_id": record.room_id,
-            "at_ms": record.at_ms,
-            "receipt": json.dumps(record.receipt, separators=(",", ":"), sort_keys=True),
-        },
-    )
-
-
-def _record(row: Row[Any]) -> PaymentRecord:
-    return PaymentRecord(
-        id=TransferId(row.id),
-        position=row.position,
-        kind=PaymentKind(row.kind),
-        state=row.state,
-        payer=UserId(row.payer),
-        payee=UserId(row.payee),
-        money=Money(row.amount_minor, CurrencyCode(row.currency)),
-        memo=row.memo,
-        at_ms=row.at_ms,
-        room_id=RoomId(row.room_id) if row.room_id else None,
-        receipt=json.loads(row.receipt),
+        order.subject,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from string import Formatter
 
 from appservices.vocabulary.languages import _, isolated, known
 
@@ -24,6 +26,7 @@ class PaymentRefusal(StrEnum):
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
     ROOM_UNKNOWN = "room_unknown"
+    ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
 
 
@@ -76,6 +79,9 @@ REFUSALS = {
     PaymentRefusal.ROOM_UNKNOWN: Outside(
         403, "M_FORBIDDEN", known("You and the wallet must both be in the room that a receipt goes to.")
     ),
+    PaymentRefusal.ACCOUNT_FULL: Outside(
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("That is more than an account can hold.")
+    ),
     PaymentRefusal.BALANCE_TOO_LOW: Outside(
         402, "DEV_WEFT_BALANCE_TOO_LOW", known("That is more than you have: you can pay {available} at most.")
     ),
@@ -84,17 +90,26 @@ REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class PaymentRefused:
-    """A refusal and its sentence, with what it speaks of filled in."""
+    """A refusal, and what its sentence speaks of."""
 
     refusal: PaymentRefusal
-    sentence: str
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """In the language that is spoken when it is read."""
+        sentence = _(REFUSALS[self.refusal].sentence)
+        places = [name for _text, name, _format, _conversion in Formatter().parse(sentence) if name]
+        return sentence.format_map({name: isolated(self.words[name]) for name in places})
 
     @property
     def is_private(self) -> bool:
         """Whether the sentence tells what others in the room may not learn."""
-        return self.refusal is PaymentRefusal.BALANCE_TOO_LOW
+        return self.refusal in _PRIVATE
 
     @classmethod
     def because(cls, refusal: PaymentRefusal, **words: str) -> PaymentRefused:
-        places = {name: isolated(word) for name, word in words.items()}
-        return cls(refusal, _(REFUSALS[refusal].sentence).format(**places))
+        return cls(refusal, words)
+
+
+_PRIVATE = frozenset({PaymentRefusal.BALANCE_TOO_LOW})

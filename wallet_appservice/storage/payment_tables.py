@@ -22,6 +22,12 @@ payments = Table(
     Column("room_id", String(255)),
     Column("at_ms", BigInteger, nullable=False),
     Column("receipt", Text, nullable=False),
+    # What the payment is for, `kind:id`: a request, a red packet, an order.
+    Column("subject", String(64), nullable=False, server_default=""),
+    # The id of the payment that this one gives back.
+    Column("of_id", String(32)),
     Index("payments_by_payer", "payer", "position"),
     Index("payments_by_payee", "payee", "position"),
+    Index("payments_by_subject", "subject", "position"),
+    Index("payments_by_of_id", "of_id"),
 )

@@ -19,7 +19,13 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId, is_user_id
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import (
+    MEMO_LENGTH_MAX,
+    Authority,
+    PaymentKind,
+    PaymentOrder,
+    PaymentRecord,
+)
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 
 PREFIX: Final = "/_weft/wallet"
@@ -189,6 +195,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
             money=Money(int(body.amount_minor), CurrencyCode(body.currency)),
             memo=body.memo,
             room_id=None if body.room_id is None else RoomId(body.room_id),
+            authority=Authority.SESSION,
         )
         try:
             outcome = await payments.pay(order)

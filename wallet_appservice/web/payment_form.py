@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id
 from appservices.vocabulary.languages import _, isolated
 from appservices.vocabulary.money import AmountUnreadable, Currencies
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentOrder, clean_memo
+from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
 FIELD_LENGTH_MAX: Final = 300
@@ -109,7 +109,9 @@ def order_of(
             problems["amount"] = str(error)
     if problems or payee is None or money is None:
         return replace(form, problems=problems)
-    return PaymentOrder(id=form.id, payer=payer, payee=payee, money=money, memo=memo)
+    return PaymentOrder(
+        id=form.id, payer=payer, payee=payee, money=money, memo=memo, authority=Authority.SESSION
+    )
 
 
 def _payee(text: str, server: ServerName) -> UserId | None:
