@@ -131,6 +131,8 @@ class _Waiting(Generic[Effect]):
     submission: Submission[Effect]
     content_refusals: Sequence[TransferRefusal | None]
     """Of each of its transfers, told before it waits: such a fault is its caller's alone."""
+    account_ids: Sequence[AccountId]
+    """Of the accounts that it opens, valid ids only."""
     answer: asyncio.Future[_Answer]
     # Set for the current attempt only, until its batch is durable.
     judged: _Answer | None = None
@@ -268,7 +270,8 @@ class Ledger(Generic[Effect]):
             raise LedgerUnavailable("the ledger is not running")
         contents = [content_refusal(transfer) for transfer in submission.transfers]
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(submission, contents, answer)
+        account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
+        waiting = _Waiting(submission, contents, account_ids, answer)
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
             self._place.clear()
             await self._place.wait()
@@ -502,7 +505,7 @@ def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
             or transfer.credit_account_id not in known
         ):
             return False
-    return all(account.id in known for account in waiting.submission.accounts)
+    return all(account_id in known for account_id in waiting.account_ids)
 
 
 def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
@@ -511,9 +514,7 @@ def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
     transfer_ids: set[TransferId] = set()
     pending_ids: set[TransferId] = set()
     for waiting in batch:
-        for account in waiting.submission.accounts:
-            if is_ledger_id(account.id):
-                account_ids.add(account.id)
+        account_ids.update(waiting.account_ids)
         for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
             if refusal is None:
                 transfer_ids.add(transfer.id)
