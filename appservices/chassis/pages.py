@@ -28,7 +28,7 @@ from appservices.chassis.page_words import (
 )
 from appservices.chassis.signed_in import FormNotOurs, SignInNeeded
 from appservices.chassis.web_errors import ApiError, BodyTooLarge, limit_body
-from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy
+from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy, permissions_policy
 from appservices.vocabulary.languages import LANGUAGES, _, direction, form_for, language, speaking
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,13 @@ class Pages:
         *,
         status: int = 200,
         widget: bool = False,
+        camera: bool = False,
         **context: object,
     ) -> HTMLResponse:
-        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page."""
+        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page.
+
+        `camera` lets it ask its user for the camera.
+        """
         page = self._environment.get_template(template).render(
             {
                 "theme": theme_of(request),
@@ -120,6 +124,8 @@ class Pages:
             "Content-Language": language(),
             "Cache-Control": "no-store",
         }
+        if camera:
+            headers["Permissions-Policy"] = permissions_policy(camera=True)
         if widget:
             # Otherwise a widget that opens its page in a tab of its own would be cut off from it.
             headers["Cross-Origin-Opener-Policy"] = "unsafe-none"

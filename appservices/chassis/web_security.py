@@ -25,6 +25,12 @@ LANGUAGE_COOKIE_SECONDS: Final = 365 * 24 * 3600
 NOT_FRAMED: Final = ("'none'",)
 """frame-ancestors of pages that no other page may show: sign-in and the portal."""
 
+
+def permissions_policy(*, camera: bool = False) -> str:
+    """What a page may use of the device: nothing, or the camera for one that scans codes."""
+    return f"camera=({'self' if camera else ''}), geolocation=(), microphone=(), payment=(), usb=()"
+
+
 _STRICT_HEADERS: Final = {
     # Scripts, styles and pictures come from this server alone, and nothing inline runs.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -32,7 +38,7 @@ _STRICT_HEADERS: Final = {
     # with forms, and the origin of a form could not be checked.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Permissions-Policy": permissions_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

@@ -97,6 +97,8 @@ async def test_the_client_vouches_and_the_widget_pays(stack: WebStack, host: Hos
     assert {"content_loaded", "get_openid"} <= set(await page.evaluate("window.seen"))
     await page.wait_for_function("window.capabilities !== null")
     assert await page.evaluate("window.capabilities") == []
+    await widget.get_by_role("link", name="Send").click()
+    await expect(widget.get_by_role("heading", name="Send")).to_be_visible()
     await widget.get_by_label("To", exact=True).fill("bob")
     await widget.get_by_label("Amount").fill("12.50")
     await widget.get_by_role("button", name="Continue").click()

@@ -140,7 +140,7 @@ async def test_the_same_id_in_later_batches_gets_its_first_answer(
     await submit(ledger, deposit("more", ALICE, 1_000))
     async with open_ledger(ledger_database) as another:
         again = await another.submit(Submission(transfers=(opening, tea, car)))
-    assert again == tuple(replace(result, replayed=True) for result in first)
+    assert again == tuple(result._replace(replayed=True) for result in first)
     other = replace(tea, amount_minor=5)
     assert await submit(ledger, other) == [TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT]
     assert await available(ledger, BOB.id) == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from string import Formatter
 
 from appservices.vocabulary.languages import _, isolated, known
 
@@ -98,9 +97,8 @@ class PaymentRefused:
     @property
     def sentence(self) -> str:
         """In the language that is spoken when it is read."""
-        sentence = _(REFUSALS[self.refusal].sentence)
-        places = [name for _text, name, _format, _conversion in Formatter().parse(sentence) if name]
-        return sentence.format_map({name: isolated(self.words[name]) for name in places})
+        places = {name: isolated(word) for name, word in self.words.items()}
+        return _(REFUSALS[self.refusal].sentence).format_map(places)
 
     @property
     def is_private(self) -> bool:

@@ -78,6 +78,12 @@ def read_form(fields: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
     )
 
 
+def asked_form(asked: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
+    """What an address fills in, such as that of a scanned code. The payment's id is always a new
+    one: whoever made the address must not choose it."""
+    return replace(read_form(asked, new_id=new_id), id=new_id)
+
+
 def order_of(
     form: PaymentForm, *, payer: UserId, server: ServerName, currencies: Currencies
 ) -> PaymentOrder | PaymentForm:

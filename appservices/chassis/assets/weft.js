@@ -37,6 +37,13 @@
     showTrouble(status === 403 ? words().outOfDate : words().failed);
   });
 
+  document.addEventListener("weft:failed", () => showTrouble(words().failed));
+
+  // A choice that only shows something else needs no button; without script there is one.
+  document.addEventListener("change", (event) => {
+    if (event.target.closest("[data-at-once]")) event.target.form?.requestSubmit();
+  });
+
   // News that comes by itself never takes away what somebody is at just now.
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, requestConfig } = event.detail;
@@ -79,9 +86,21 @@
     }
   }
 
-  document.addEventListener("DOMContentLoaded", () => showTimes(document));
+  // What only some pages need is loaded by them.
+  function startModules(root) {
+    for (const part of root.querySelectorAll("[data-module]:not([data-started])")) {
+      part.dataset.started = "";
+      import(part.dataset.module).then((module) => module.start(part));
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    showTimes(document);
+    startModules(document);
+  });
   document.addEventListener("htmx:load", (event) => {
     showTimes(event.target);
+    startModules(document);
     // What has just been put into the page may want the focus; the attribute autofocus is for pages.
     (event.target.matches("[data-focus]") ? event.target : event.target.querySelector("[data-focus]"))?.focus();
   });

@@ -148,7 +148,27 @@
     else signIn();
   });
 
+  // A file that a link leads to is asked for with the session, which an address alone does not carry.
+  async function download(link) {
+    const answer = await fetch(link.href, {
+      headers: session ? { Authorization: `Bearer ${session.token}` } : {},
+      credentials: "omit",
+    });
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+    const named = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "");
+    const address = URL.createObjectURL(await answer.blob());
+    const file = Object.assign(document.createElement("a"), { href: address, download: named?.[1] ?? "" });
+    file.click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  }
+
   document.addEventListener("click", async (event) => {
+    const file = event.target.closest("a[download]");
+    if (file && !file.href.startsWith("blob:")) {
+      event.preventDefault();
+      download(file).catch(() => htmx.trigger(document.body, "weft:failed"));
+      return;
+    }
     if (event.target.closest("[data-widget-sign-in]")) signIn();
     if (event.target.closest("[data-widget-sign-out]")) {
       const token = session?.token;
