@@ -35,16 +35,19 @@ from appservices.portal.signin import sign_in_pages
 from appservices.vocabulary.ids import TransferId, UserId, derived_id
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
+from scripts.weft_cli.composition import merchant_rules
 from tests.synapse import free_port
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
 from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.till import Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.merchant_routers import merchant_routers
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
 
@@ -81,6 +84,7 @@ class WebStack:
     ledger: Ledger[Write]
     clock: SettableClock
     http: httpx.AsyncClient
+    desk: MerchantDesk
     people: set[UserId] = field(default_factory=set)
 
     def user(self, localpart: str) -> UserId:
@@ -143,7 +147,12 @@ def web_config(
                 "public_url": homeserver_url or "http://127.0.0.1:9",
             },
             "web": {"port": port, "public_url": f"http://127.0.0.1:{port}", **web},
-            "wallet": {"currencies": ["EUR", {"code": "HOUR", "exponent": 1}], "payment_max": 1000},
+            "wallet": {
+                "currencies": ["EUR", {"code": "HOUR", "exponent": 1}],
+                "payment_max": 1000,
+                "merchants": "open",
+                "webhooks_to_private_addresses": True,
+            },
             "folder": folder,
         }
     )
@@ -184,7 +193,12 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
             user_exists=user_exists,
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
-        app = web_app(config, sessions=sessions, languages=languages, payments=payments, http=http)
+        desk = await stack.enter_async_context(
+            open_merchant_desk(payments, merchant_rules(config), clock=clock, tokens=Tokens())
+        )
+        notifying = asyncio.create_task(desk.notifier.run())
+        stack.push_async_callback(_ended, notifying)
+        app = web_app(config, sessions=sessions, languages=languages, payments=payments, http=http, desk=desk)
         async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
@@ -195,8 +209,14 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
                 ledger=ledger,
                 clock=clock,
                 http=http,
+                desk=desk,
                 people=people,
             )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 @asynccontextmanager
@@ -224,6 +244,7 @@ def web_app(
     languages: ChosenLanguages,
     payments: Payments,
     http: httpx.AsyncClient,
+    desk: MerchantDesk,
 ) -> FastAPI:
     """As the composition root of `weft serve` puts it together, without the Matrix side."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -240,6 +261,9 @@ def web_app(
     app.include_router(
         wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
     )
+    wallet_shell = Pages(config.web, assets, WALLET_TEMPLATES)
+    for router in merchant_routers(desk, guard, wallet_shell, public_url=config.web.public_url):
+        app.include_router(router)
     return app
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -160,6 +160,26 @@ class WalletSection(Section):
     )
     payment_max: Annotated[int, Field(ge=1)] = Field(
         default=10_000, description="The most that one payment may move, in whole units of its currency."
+    )
+    no_pin_max: Annotated[int, Field(ge=0)] = Field(
+        default=50,
+        description=(
+            "The most that a till may charge by payment code alone, in whole units of its currency; 0 "
+            "charges nothing so."
+        ),
+    )
+    merchants: Literal["by_operator", "open"] = Field(
+        default="by_operator",
+        description=(
+            "Who opens merchant accounts: the operator alone, by `weft wallet merchant add`, or with `open` "
+            "every member, too."
+        ),
+    )
+    webhooks_to_private_addresses: bool = Field(
+        default=False,
+        description=(
+            "Whether merchants' notifications may go to addresses of this machine's own network, and by http."
+        ),
     )
 
     @field_validator("currencies", mode="before")

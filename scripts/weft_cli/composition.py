@@ -34,6 +34,7 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.merchants.desk import MerchantRules
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -125,6 +126,14 @@ def build_payments(
         service_users=frozenset(service_users(config)),
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
+    )
+
+
+def merchant_rules(config: WeftConfig) -> MerchantRules:
+    return MerchantRules(
+        members_may_open=config.wallet.merchants == "open",
+        no_pin_max=config.wallet.no_pin_max,
+        webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
 
 

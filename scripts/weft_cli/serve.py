@@ -48,6 +48,7 @@ from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
     build_payments,
+    merchant_rules,
     migrate_configured,
     open_configured_database,
     service_users,
@@ -56,12 +57,16 @@ from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
+from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.payments.expiry import release_expired
+from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
+from wallet_appservice.payments.merchants.sweeping import sweep_merchants
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.merchant_routers import merchant_routers
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
 
@@ -139,6 +144,11 @@ class _Composition:
         app.include_router(
             wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
         )
+        desk = await self._merchants(payments)
+        for router in merchant_routers(
+            desk, guard, Pages(config.web, assets, WALLET_TEMPLATES), public_url=config.web.public_url
+        ):
+            app.include_router(router)
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
@@ -214,11 +224,22 @@ class _Composition:
             CommandRouter(
                 service_user=config.wallet_user,
                 service_users=self._service_users,
-                commands=WalletCommands(payments).commands(),
+                commands=(
+                    *WalletCommands(payments).commands(),
+                    *StatementCommand(payments, public_url=config.web.public_url).commands(),
+                ),
                 clock=system_clock,
             )
         )
         return service, payments
+
+    async def _merchants(self, payments: Payments) -> MerchantDesk:
+        desk = await self._stack.enter_async_context(
+            open_merchant_desk(payments, merchant_rules(self._config), clock=system_clock, tokens=Tokens())
+        )
+        self._keep_doing(sweep_merchants(desk))
+        self._keep_doing(desk.notifier.run())
+        return desk
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

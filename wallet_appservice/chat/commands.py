@@ -126,20 +126,20 @@ class WalletCommands:
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
-        is_incoming = record.payee == user
-        if record.kind is PaymentKind.DEPOSIT:
-            sentence = _("{time}  {amount}  deposit")
-        elif record.kind is PaymentKind.WITHDRAWAL:
-            sentence = _("{time}  {amount}  withdrawal")
-        else:
-            sentence = (
-                _("{time}  {amount}  from {person}") if is_incoming else _("{time}  {amount}  to {person}")
-            )
-        amount_minor = record.money.amount_minor if is_incoming else -record.money.amount_minor
+        names: tuple[str, str] = (_("{time}  {amount}  to {person}"), _("{time}  {amount}  from {person}"))
+        incoming = record.payee == user
+        sentence, person = {
+            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), ""),
+            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), ""),
+        }.get(record.kind, (names[incoming], localpart_of(record.payer if incoming else record.payee)))
+        if record.merchant is not None:
+            incoming = record.kind is not PaymentKind.PURCHASE
+            sentence, person = names[incoming], record.merchant.name
+        moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
         line = sentence.format(
             time=readable_time(record.at_ms),
-            amount=format_change(amount_minor, self._currencies[record.money.currency]),
-            person=isolated(localpart_of(record.payer if is_incoming else record.payee)),
+            amount=format_change(moved_minor, self._currencies[record.money.currency]),
+            person=isolated(person),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
 

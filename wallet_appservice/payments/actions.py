@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, text
 
 from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import AccountKind, NewAccount
-from wallet_appservice.payments.accounts import issuance_account, user_account
+from wallet_appservice.payments.accounts import issuance_account, merchant_account, user_account
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
     Authority,
     Balance,
+    MerchantName,
     Movement,
     PaymentKind,
     PaymentOrder,
@@ -75,6 +76,49 @@ class Payments:
         available = await self._available_text(order.payer, order.money.currency)
         return self._refused(PaymentRefusal.BALANCE_TOO_LOW, order, available=available)
 
+    async def purchase(self, order: PaymentOrder, *, merchant: MerchantName, tell: Tell) -> Outcome:
+        """Pays a merchant, whose owner is the order's payee. Raises LedgerUnavailable.
+
+        Whether it was paid before, the merchant's own order says.
+        """
+        outcome = await self._judge(order, PaymentKind.PURCHASE)
+        if outcome is not None:
+            return await self.till.tell_alone(outcome, tell)
+        code = order.money.currency
+        payer_account = user_account(order.payer, code)
+        movement = Movement(
+            id=order.id,
+            kind=PaymentKind.PURCHASE,
+            payer=order.payer,
+            payee=order.payee,
+            money=order.money,
+            debit=payer_account,
+            credit=merchant_account(merchant.id, order.payee, code),
+            memo=clean_memo(order.memo),
+            subject=order.subject,
+            merchant=merchant,
+        )
+        outcome = await self.till.move(movement, tell=tell, brief=True)
+        if isinstance(outcome, PaymentRefused) and outcome.refusal is PaymentRefusal.BALANCE_TOO_LOW:
+            return PaymentRefused.because(
+                outcome.refusal, available=await self.till.available_text(payer_account.id, code)
+            )
+        return outcome
+
+    def amount_refused(self, money: Money) -> PaymentRefused | None:
+        """What would refuse this amount whoever pays it, for what is to be paid later."""
+        currency = self.currencies.get(money.currency)
+        if currency is None:
+            return PaymentRefused.because(
+                PaymentRefusal.CURRENCY_UNKNOWN, currencies=", ".join(self.currencies)
+            )
+        most_minor = self._payment_max * 10**currency.exponent
+        if money.amount_minor > most_minor:
+            return PaymentRefused.because(
+                PaymentRefusal.AMOUNT_TOO_LARGE, payment_max=format_minor(most_minor, currency)
+            )
+        return None
+
     async def deposit(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
         """Brings money into circulation that the operator has received outside."""
         order = PaymentOrder(
@@ -102,7 +146,8 @@ class Payments:
     async def balances(self, user: UserId) -> list[Balance]:
         """The user's money, one entry per currency they have an account in; the default one always."""
         accounts = await self._ledger.accounts_of(user)
-        by_currency = {account.currency: account for account in accounts}
+        # What a merchant of theirs has taken is not theirs until it is paid out.
+        by_currency = {account.currency: account for account in accounts if account.kind is AccountKind.USER}
         shown = [
             code for code in self.currencies if code in by_currency or code == self.currencies.default.code
         ]
@@ -139,7 +184,7 @@ class Payments:
         """The user's payments, newest first, at most HISTORY_MAX; `before` is a record's position."""
         query = (
             select(payments)
-            .where(or_(payments.c.payer == user, payments.c.payee == user))
+            .where(in_history_of(user))
             .order_by(payments.c.position.desc())
             .limit(max(0, min(limit, HISTORY_MAX)))
         )
@@ -151,7 +196,7 @@ class Payments:
     async def payment(self, user: UserId, id: TransferId) -> PaymentRecord | None:
         """One payment that the user made or got; None for anybody else's, as for one that isn't there."""
         record = await self.till.record(id)
-        return record if record is not None and user in (record.payer, record.payee) else None
+        return record if record is not None and user in record.people else None
 
     async def _carry_out(self, order: PaymentOrder, kind: PaymentKind, tell: Tell) -> Outcome:
         outcome = await self._judge(order, kind)
@@ -177,7 +222,7 @@ class Payments:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
         if not is_ledger_id(order.id):
             return self._refused(PaymentRefusal.ID_INVALID, order)
-        earlier = await self.till.record(order.id)
+        earlier = None if kind is PaymentKind.PURCHASE else await self.till.record(order.id)
         if earlier is not None:
             return (
                 earlier if _is_same(earlier, order, kind) else self._refused(PaymentRefusal.ID_TAKEN, order)
@@ -203,7 +248,7 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
         if server_of(order.payee) != server_of(self.wallet_user):
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
-        if kind is not PaymentKind.WITHDRAWAL and (
+        if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and (
             order.payee in self._service_users or not await self._user_exists(order.payee)
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
@@ -239,6 +284,13 @@ class Payments:
             payee=order.payee,
             available=available,
         )
+
+
+def in_history_of(user: UserId) -> ColumnElement[bool]:
+    """What the user paid or got as a person, not as the owner of a merchant."""
+    # Constants, not parameters: only so does PostgreSQL see that its partial indices fit.
+    not_as_payer, not_as_payee = text("merchant_side <> 'payer'"), text("merchant_side <> 'payee'")
+    return or_(and_(payments.c.payer == user, not_as_payer), and_(payments.c.payee == user, not_as_payee))
 
 
 def _is_same(earlier: PaymentRecord, order: PaymentOrder, kind: PaymentKind) -> bool:

@@ -53,9 +53,16 @@ class CopiedTable:
 def wallet_database_tables() -> list[Table]:
     """All tables of the wallet's database, those that others point to first."""
     # The modules with tables must be loaded; the imports of this one do so for the ledger only.
-    from wallet_appservice.storage import ledger_checkpoints, payment_tables
+    from wallet_appservice.storage import (
+        category_tables,
+        ledger_checkpoints,
+        merchant_tables,
+        payment_tables,
+    )
 
     assert ledger_checkpoints.ledger_checkpoints.metadata is payment_tables.payments.metadata
+    assert category_tables.payment_categories.metadata is payment_tables.payments.metadata
+    assert merchant_tables.merchants.metadata is payment_tables.payments.metadata
     return [*chassis_tables.metadata.sorted_tables, *wallet_tables.metadata.sorted_tables]
 
 

@@ -34,7 +34,7 @@ POSITION_MAX: Final = 2**63 - 1
 LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 
 
-def _amount(text: str) -> str:
+def amount_of(text: str) -> str:
     if int(text) > AMOUNT_MINOR_MAX:
         raise ValueError(f"an amount is at most {AMOUNT_MINOR_MAX} minor units")
     return text
@@ -46,9 +46,9 @@ def _user(text: str) -> str:
     return text
 
 
-def _writable(text: str) -> str:
+def one_line(text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("a memo is one line without control characters")
+        raise ValueError("this is one line without control characters")
     return text
 
 
@@ -98,11 +98,11 @@ class NewPaymentBody(BaseModel):
 
     id: LedgerId = Field(description="Yours to choose, at random. The same id again pays once.")
     payee: Annotated[str, Field(max_length=255), AfterValidator(_user)] = Field(examples=["@bob:example.org"])
-    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(_amount)] = Field(
+    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(amount_of)] = Field(
         description="In minor units, as a string.", examples=["1250"]
     )
     currency: str = Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])
-    memo: Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(_writable)] = ""
+    memo: Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(one_line)] = ""
     room_id: Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")] | None = Field(
         default=None, description="Where the receipt is to be posted; you and the wallet are both there."
     )
@@ -166,7 +166,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         # A full page may be the last one; the next is then empty, which is simpler than to look ahead.
         last = records[-1].position if len(records) == limit else None
         return PaymentsBody(
-            payments=[_shown(record) for record in records],
+            payments=[shown(record) for record in records],
             next_before=None if last is None else str(last),
         )
 
@@ -178,7 +178,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         record = await payments.payment(user, TransferId(id))
         if record is None:
             raise ApiError(404, "M_NOT_FOUND", "There is no such payment of yours.")
-        return _shown(record)
+        return shown(record)
 
     @router.post(
         "/v1/payments",
@@ -204,7 +204,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         if isinstance(outcome, PaymentRefused):
             outside = REFUSALS[outcome.refusal]
             raise ApiError(outside.http_status, outside.errcode, outcome.sentence)
-        return _shown(outcome)
+        return shown(outcome)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
@@ -228,7 +228,7 @@ def _unavailable() -> ApiError:
     return ApiError(503, "M_UNKNOWN", "The wallet can't answer now; ask again, with the same id.")
 
 
-def _shown(record: PaymentRecord) -> PaymentBody:
+def shown(record: PaymentRecord) -> PaymentBody:
     return PaymentBody(
         id=record.id,
         kind=record.kind,
