@@ -6,17 +6,22 @@ change it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from asyncpg import PostgresError
 from sqlalchemy import select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from appservices.chassis.database import Database
 from appservices.chassis.session_tables import chosen_languages
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.languages import ENGLISH, LANGUAGES
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED_SECONDS: Final = 5.0
 REMEMBERED_MAX: Final = 10_000
@@ -64,8 +69,16 @@ class ChosenLanguages:
         return chosen
 
     async def spoken_with(self, user: UserId) -> str:
-        """The tag of the language to speak with the user."""
-        return await self.chosen_by(user) or self.default
+        """The tag of the language to speak with the user.
+
+        While the database can't be asked it is the operator's: better to be understood less than not to be
+        answered.
+        """
+        try:
+            return await self.chosen_by(user) or self.default
+        except (SQLAlchemyError, PostgresError, OSError) as error:
+            logger.warning("the language of %s can't be looked up: %s", user, error)
+            return self.default
 
     async def choose(self, user: UserId, tag: str) -> None:
         """The user chooses a language. Raises ValueError when it is none of ours."""

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from appservices.chassis.calls import Call
-from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.inbox import StoredEvent
@@ -19,7 +18,7 @@ from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.commands import COMMAND_PREFIX, HELP, HOME_COMMANDS, WALLET_COMMANDS
 from appservices.vocabulary.ids import UserId, localpart_of, server_of
-from appservices.vocabulary.languages import _, isolated, speaking
+from appservices.vocabulary.languages import _, isolated
 
 WORD_SHOWN_MAX = 24
 _PREFIXES = (COMMAND_PREFIX, "\uff01")
@@ -64,19 +63,16 @@ class CommandRouter:
         commands: Sequence[Command],
         clock: Clock,
         plain_text: Callable[[str], tuple[str, str] | None] = lambda text: None,
-        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`service_users` are all of this server's, the one that answers unknown input first.
 
-        A command is handled in the language of its sender. `plain_text` may read a text without `!` in a
-        private room as (command, arguments).
+        `plain_text` may read a text without `!` in a private room as (command, arguments).
         """
         self._service_user = service_user
         self._service_users = tuple(service_users)
         self._commands = {command.name: command for command in commands}
         self._clock = clock
         self._plain_text = plain_text
-        self._language_of = language_of
 
     async def route(
         self, message: IncomingMessage, room: Room, stored: StoredEvent
@@ -102,18 +98,14 @@ class CommandRouter:
             arguments=arguments,
             message=message,
         )
-        with speaking(await self._language_of(message.sender)):
-            return await self._answer(call)
-
-    async def _answer(self, call: CommandCall) -> Sequence[Write] | None:
-        if server_of(call.sender) != server_of(self._service_user):
+        if server_of(message.sender) != server_of(self._service_user):
             return self._answer_stranger(call)
-        command = self._commands.get(call.name)
+        command = self._commands.get(name)
         if command is not None:
             return await command.handler(call)
-        if call.name == HELP:
+        if name == HELP:
             return [self._help(call)]
-        if (call.name and call.name in _ALL_COMMANDS) or self._speaker(call.room) != self._service_user:
+        if (name and name in _ALL_COMMANDS) or self._speaker(room) != self._service_user:
             return []
         return [self._unknown(call)]
 
@@ -122,13 +114,14 @@ class CommandRouter:
         return next((user for user in self._service_users if user in room.members.joined), None)
 
     def _help(self, call: CommandCall) -> Write:
-        lines = [(_(command.usage), _(command.summary)) for command in self._commands.values()]
-        lines.append((f"{COMMAND_PREFIX}{HELP}", _("lists these commands")))
+        told = [(_(command.usage), _(command.summary)) for command in self._commands.values()]
+        told.append((f"{COMMAND_PREFIX}{HELP}", _("lists these commands")))
+        lines = [(isolated(usage), summary) for usage, summary in told]
         rows = "".join(
             f"<li><code>{html.escape(usage)}</code> — {html.escape(summary)}</li>" for usage, summary in lines
         )
         return call.reply(
-            "\n".join(f"{isolated(usage)} — {summary}" for usage, summary in lines),
+            "\n".join(f"{usage} — {summary}" for usage, summary in lines),
             formatted=f"<ul>{rows}</ul>",
         )
 

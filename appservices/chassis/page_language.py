@@ -64,7 +64,7 @@ class SpeakTheirLanguage:
             await self._app(scope, receive, send)
 
 
-def language_of(request: Request) -> str:
+def language_of_request(request: Request) -> str:
     """The language in which the request is answered, for who answers it from outside of that."""
     tag: str = request.scope.get(_SCOPE_KEY, ENGLISH)
     return tag

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from appservices.chassis.config import WebSection
 from appservices.chassis.page_assets import Assets
-from appservices.chassis.page_language import PageLanguages, SpeakTheirLanguage, language_of
+from appservices.chassis.page_language import PageLanguages, SpeakTheirLanguage, language_of_request
 from appservices.chassis.page_words import (
     avatar_color,
     display_name,
@@ -230,7 +230,7 @@ def install_shell(app: FastAPI, pages: Pages, assets: Assets, languages: PageLan
     async def failure(request: Request, error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         # A failure is answered after all else has ended, its language too.
-        with speaking(language_of(request)):
+        with speaking(language_of_request(request)):
             return error_answer(
                 request,
                 500,

@@ -101,7 +101,7 @@ class HomeCommands:
                 _(
                     "{browser} is now signed in as you. If that is not your own browser, "
                     "send !logout at once."
-                ).format(browser=isolated(browser))
+                ).format(browser=browser)
             )
         ]
 
@@ -111,7 +111,7 @@ class HomeCommands:
             return call.answer_privately(_("You are signed in nowhere."))
         lines = [
             _("{browser}: from {start} to {end}").format(
-                browser=isolated(browser_name(session.user_agent)),
+                browser=browser_name(session.user_agent),
                 start=readable_time(session.created_at_ms),
                 end=readable_time(session.expires_at_ms),
             )

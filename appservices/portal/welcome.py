@@ -17,6 +17,7 @@ def welcome_words(_person: UserId, *, portal_url: str) -> tuple[str, str]:
         ("language", _("shows the language that I speak with you, and how to change it")),
         ("help", _("lists everything you can write here")),
     )
-    text = "\n".join([intro, *(f"{isolated(word)} — {meaning}" for word, meaning in commands)])
-    items = "".join(f"<li><code>{word}</code> — {html.escape(meaning)}</li>" for word, meaning in commands)
+    lines = [(isolated(word), meaning) for word, meaning in commands]
+    text = "\n".join([intro, *(f"{word} — {meaning}" for word, meaning in lines)])
+    items = "".join(f"<li><code>{word}</code> — {html.escape(meaning)}</li>" for word, meaning in lines)
     return text, f"<p>{html.escape(intro)}</p><ul>{items}</ul>"

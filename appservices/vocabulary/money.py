@@ -155,7 +155,8 @@ def _pattern(tag: str, *, is_iso: bool) -> str:
     if is_iso:
         return standard
     mark = _RIGHT_TO_LEFT_MARK if standard.startswith(_RIGHT_TO_LEFT_MARK) else ""
-    return f"{mark}#,##0.00 ¤"
+    # The second mark keeps the code behind its number, also where a sign makes that read left to right.
+    return f"{mark}#,##0.00{mark} ¤"
 
 
 def _signed(pattern: str, sign: str) -> str:

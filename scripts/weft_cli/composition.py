@@ -10,11 +10,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
+from appservices.chassis.chosen_languages import ChosenLanguages
 from appservices.chassis.clock import system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
@@ -173,6 +175,7 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     database=database,
                     ledger=ledger,
                     announcer=DirectAnnouncer(
+                        language_of=partial(_language_of, config),
                         wallet_user=config.wallet_user,
                         currencies=config.wallet.kept_currencies,
                         clock=system_clock,
@@ -183,3 +186,19 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                 yield payments
     finally:
         await database.close()
+
+
+async def _language_of(config: WeftConfig, user: UserId) -> str:
+    """The language to tell the user in, looked up in the home database, which is not needed otherwise."""
+    database = open_configured_database(config, key="home.database", url=config.home.database)
+    try:
+        if not _is_there(database):
+            return config.language
+        return await ChosenLanguages(database, default=config.language).spoken_with(user)
+    finally:
+        await database.close()
+
+
+def _is_there(database: Database) -> bool:
+    """Whether looking into the database would not make it."""
+    return not database.is_sqlite or Path(str(database.engine.url.database)).is_file()

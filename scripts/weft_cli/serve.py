@@ -162,7 +162,7 @@ class _Composition:
     async def _home(self, database: Database, sessions: SessionStore, chosen: ChosenLanguages) -> Service:
         config = self._config
         identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
-        service = await self._service(identity, config.home, database)
+        service = await self._service(identity, config.home, database, chosen)
         commands = HomeCommands(sessions, chosen, link=partial(sign_in_link, config.web))
         service.welcome(partial(welcome_words, portal_url=config.web.public_url))
         service.use(
@@ -172,7 +172,6 @@ class _Composition:
                 commands=commands.commands(),
                 clock=system_clock,
                 plain_text=commands.plain_text,
-                language_of=chosen.spoken_with,
             )
         )
         return service
@@ -180,7 +179,7 @@ class _Composition:
     async def _wallet(self, database: Database, chosen: ChosenLanguages) -> tuple[Service, Payments]:
         config = self._config
         identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
-        service = await self._service(identity, config.wallet, database)
+        service = await self._service(identity, config.wallet, database, chosen)
         ledger: Ledger[Write] = await self._stack.enter_async_context(
             Ledger(SqlLedgerStore(database), clock=system_clock)
         )
@@ -205,6 +204,7 @@ class _Composition:
             announcer=RoomAnnouncer(
                 rooms=service.rooms,
                 display_name=display_name,
+                language_of=chosen.spoken_with,
                 wallet_user=config.wallet_user,
                 currencies=config.wallet.kept_currencies,
                 clock=system_clock,
@@ -226,7 +226,6 @@ class _Composition:
                     *StatementCommand(payments, public_url=config.web.public_url).commands(),
                 ),
                 clock=system_clock,
-                language_of=chosen.spoken_with,
             )
         )
         return service, payments
@@ -250,7 +249,11 @@ class _Composition:
         self._stack.push_async_callback(stop)
 
     async def _service(
-        self, identity: ServiceIdentity, section: HomeSection | WalletSection, database: Database
+        self,
+        identity: ServiceIdentity,
+        section: HomeSection | WalletSection,
+        database: Database,
+        chosen: ChosenLanguages,
     ) -> Service:
         config = self._config
         registration = load_registration(config, section.registration)
@@ -278,6 +281,7 @@ class _Composition:
             open_device=open_device,
             registration=registration,
             clock=system_clock,
+            language_of=chosen.spoken_with,
         )
 
 

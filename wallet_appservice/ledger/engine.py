@@ -63,8 +63,11 @@ again when they are answered would else all be in the database, or all out of it
 would always be idle."""
 AHEAD_STEP_TRANSFERS: Final = 64
 """Judged ahead before the database is listened to again."""
-ANSWERS_STEP: Final = 32
+ANSWERS_STEP: Final = 16
 """Callers who are answered before the database is listened to again; mostly they have more to do then."""
+ANSWER_SECONDS_MAX: Final = 0.003
+"""So long callers wait at most while the database is given the next batch, which is ready, before they are
+answered: it would else be idle meanwhile."""
 ACCOUNTS_KEPT_MAX: Final = 50_000
 """In memory from one batch to the next, some 700 bytes each; beyond it they are all read anew."""
 ATTEMPTS_MAX: Final = 6
@@ -131,6 +134,8 @@ class _Waiting(Generic[Effect]):
     submission: Submission[Effect]
     content_refusals: Sequence[TransferRefusal | None]
     """Of each of its transfers, told before it waits: such a fault is its caller's alone."""
+    account_ids: Sequence[AccountId]
+    """Of the accounts that it opens, valid ids only."""
     answer: asyncio.Future[_Answer]
     # Set for the current attempt only, until its batch is durable.
     judged: _Answer | None = None
@@ -268,7 +273,8 @@ class Ledger(Generic[Effect]):
             raise LedgerUnavailable("the ledger is not running")
         contents = [content_refusal(transfer) for transfer in submission.transfers]
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(submission, contents, answer)
+        account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
+        waiting = _Waiting(submission, contents, account_ids, answer)
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
             self._place.clear()
             await self._place.wait()
@@ -408,10 +414,13 @@ class Ledger(Generic[Effect]):
                 logger.warning("a batch of %d is tried again: %s", len(batch), error)
                 await asyncio.sleep(RETRY_PAUSE_SECONDS * 2 ** (attempt - 1))
         self._durable.extend(batch)
-        self._answer_some()
+        if self._ahead.submissions:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._answer_some)
+        else:
+            self._answer_some()
 
     def _answer_some(self) -> None:
-        """Answers callers whose batch is durable, a few at a time."""
+        """Answers callers whose batch is durable, a few at a time, all of them soon."""
         for _ in range(min(len(self._durable), ANSWERS_STEP)):
             waiting = self._durable.popleft()
             waiting.resolve()
@@ -432,6 +441,8 @@ class Ledger(Generic[Effect]):
                 self._view = view
                 self._is_writing = not is_followed
                 self._continue_ahead()
+                # Not before the database has got its work.
+                asyncio.get_running_loop().call_soon(self._answer_some)
                 await store_batch.commit(changes, effects)
         except BaseException:
             self._forget()
@@ -502,7 +513,7 @@ def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
             or transfer.credit_account_id not in known
         ):
             return False
-    return all(account.id in known for account in waiting.submission.accounts)
+    return all(account_id in known for account_id in waiting.account_ids)
 
 
 def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
@@ -511,9 +522,7 @@ def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
     transfer_ids: set[TransferId] = set()
     pending_ids: set[TransferId] = set()
     for waiting in batch:
-        for account in waiting.submission.accounts:
-            if is_ledger_id(account.id):
-                account_ids.add(account.id)
+        account_ids.update(waiting.account_ids)
         for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
             if refusal is None:
                 transfer_ids.add(transfer.id)
