@@ -38,6 +38,9 @@ from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Gate
+from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.till import Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
@@ -45,6 +48,8 @@ from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
+from wallet_appservice.web.protection_pages import protection_pages
+from wallet_appservice.web.security_api import security_api
 
 SERVER_NAME = "weft.example"
 EUR = CurrencyCode("EUR")
@@ -75,6 +80,7 @@ class WebStack:
     config: WeftConfig
     sessions: SessionStore
     payments: Payments
+    protection: Protection
     ledger: Ledger[Write]
     clock: SettableClock
     http: httpx.AsyncClient
@@ -178,15 +184,37 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
             service_users=frozenset({config.home_user, config.wallet_user}),
             payment_max=config.wallet.payment_max,
             user_exists=user_exists,
+            gate=Gate(
+                wallet_database,
+                currencies=config.wallet.kept_currencies,
+                operator=OperatorLimits(
+                    payment_max=config.wallet.payment_max,
+                    day_max=config.wallet.day_max,
+                    chat_max=config.wallet.chat_max,
+                    no_pin_max=config.wallet.no_pin_max,
+                ),
+                clock=clock,
+            ),
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
-        app = web_app(config, sessions=sessions, payments=payments, http=http)
+        protection = protect(
+            payments.gate,
+            wallet_database,
+            pay=payments.pay,
+            currencies=config.wallet.kept_currencies,
+            public_url=config.web.public_url,
+            clock=clock,
+            tokens=Tokens(),
+            on_commit=lambda: None,
+        )
+        app = web_app(config, sessions=sessions, payments=payments, protection=protection, http=http)
         async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
                 config=config,
                 sessions=sessions,
                 payments=payments,
+                protection=protection,
                 ledger=ledger,
                 clock=clock,
                 http=http,
@@ -213,7 +241,12 @@ async def served(app: FastAPI, *, port: int) -> AsyncIterator[None]:
 
 
 def web_app(
-    config: WeftConfig, *, sessions: SessionStore, payments: Payments, http: httpx.AsyncClient
+    config: WeftConfig,
+    *,
+    sessions: SessionStore,
+    payments: Payments,
+    protection: Protection,
+    http: httpx.AsyncClient,
 ) -> FastAPI:
     """As the composition root of `weft serve` puts it together, without the Matrix side."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -222,12 +255,12 @@ def web_app(
     portal = Pages(config.web, assets, PORTAL_TEMPLATES)
     install_shell(app, portal, assets)
     app.include_router(session_api(guard, OpenIdCheck(config, http)))
-    app.include_router(wallet_api(payments, guard))
+    app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
     app.include_router(sign_in_pages(guard, portal, config))
     app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=config.web.public_url))
-    app.include_router(
-        wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
-    )
+    shell = Pages(config.web, assets, WALLET_TEMPLATES)
+    app.include_router(wallet_pages(payments, guard, shell, config, Tokens(), proofs=protection.proofs))
+    app.include_router(protection_pages(payments, protection, guard, shell, config))
     return app
 
 

@@ -28,6 +28,7 @@ from appservices.chassis.page_words import (
 from appservices.chassis.signed_in import FormNotOurs, SignInNeeded
 from appservices.chassis.web_errors import ApiError, BodyTooLarge, limit_body
 from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy
+from appservices.vocabulary.languages import _
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals.update(asset=assets.url, htmx_config=_HTMX_CONFIG)
+        self._environment.globals.update(asset=assets.url, htmx_config=_HTMX_CONFIG, _=_)
         self._environment.filters.update(
             avatar_color=avatar_color,
             display_name=display_name,

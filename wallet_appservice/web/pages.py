@@ -19,9 +19,17 @@ from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.vocabulary.ids import ServerName, TransferId, is_ledger_id
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
-from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.web.payment_form import PaymentForm, order_of, read_form
+from wallet_appservice.web.proof_fields import (
+    PROOF_REFUSALS,
+    Asked,
+    PaymentReview,
+    page_status,
+    proof_in,
+)
 from wallet_appservice.web.wallet_view import amount_text, payments_view, wallet_view
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -29,10 +37,17 @@ PATH: Final = "/wallet"
 
 
 def wallet_pages(
-    payments: Payments, guard: SessionGuard, pages: Pages, config: WeftConfig, tokens: Tokens
+    payments: Payments,
+    guard: SessionGuard,
+    pages: Pages,
+    config: WeftConfig,
+    tokens: Tokens,
+    *,
+    proofs: Proofs,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
-    page = _WalletPage(payments, guard, pages, ServerName(config.server_name), tokens)
+    review = PaymentReview(payments, proofs)
+    page = _WalletPage(payments, guard, pages, ServerName(config.server_name), tokens, review)
     router.get("")(page.whole)
     router.get("/content")(page.content)
     router.get("/news")(page.news)
@@ -46,8 +61,15 @@ def wallet_pages(
 
 class _WalletPage:
     def __init__(
-        self, payments: Payments, guard: SessionGuard, pages: Pages, server: ServerName, tokens: Tokens
+        self,
+        payments: Payments,
+        guard: SessionGuard,
+        pages: Pages,
+        server: ServerName,
+        tokens: Tokens,
+        review: PaymentReview,
     ) -> None:
+        self._review = review
         self._payments = payments
         self._guard = guard
         self._pages = pages
@@ -119,7 +141,8 @@ class _WalletPage:
         if order is None:
             return await self._answer(request, signed_in, "wallet_pay.html", status=422, form=form)
         refused = await self._payments.check(order)
-        if refused is not None:
+        needs_proof = refused is not None and refused.refusal is PaymentRefusal.CONFIRMATION_NEEDED
+        if refused is not None and not needs_proof:
             return await self._refused(request, signed_in, form, refused)
         return await self._answer(
             request,
@@ -127,6 +150,7 @@ class _WalletPage:
             "wallet_review.html",
             form=form,
             order=order,
+            asked=await self._review.asked(order, needs_proof=needs_proof),
             announcement=f"Please check: {self._amount(order)} to {order.payee}.",
         )
 
@@ -141,7 +165,8 @@ class _WalletPage:
         if order is None:
             return await self._answer(request, signed_in, "wallet_pay.html", status=422, form=form)
         try:
-            outcome = await self._payments.pay(order)
+            proven = await self._review.proven(order, fields)
+            outcome = proven if isinstance(proven, PaymentRefused) else await self._payments.pay(proven)
         except LedgerUnavailable:
             sentence = "The wallet can't answer now. Pay again in a moment: it will not pay twice."
             return await self._answer(
@@ -151,7 +176,20 @@ class _WalletPage:
                 status=503 if not by_htmx(request) else 200,
                 form=form.failed(sentence),
                 order=order,
+                asked=await self._review.asked(order, needs_proof=proof_in(fields).is_given),
                 announcement=sentence,
+            )
+        if isinstance(outcome, PaymentRefused) and outcome.refusal in PROOF_REFUSALS:
+            # Nothing was spent but the proof: the same form again, with the same id.
+            return await self._answer(
+                request,
+                signed_in,
+                "wallet_review.html",
+                status=page_status(outcome),
+                form=form,
+                order=order,
+                asked=await self._review.asked(order, needs_proof=True, problem=outcome.sentence),
+                announcement=outcome.sentence,
             )
         if isinstance(outcome, PaymentRefused):
             return await self._refused(request, signed_in, form, outcome)
@@ -175,7 +213,7 @@ class _WalletPage:
             request,
             signed_in,
             "wallet_pay.html",
-            status=REFUSALS[refused.refusal].http_status,
+            status=page_status(refused),
             form=form.refused(refused, new_id=self._new_id()),
             announcement=f"Nothing was paid. {refused.sentence}",
         )
@@ -195,12 +233,13 @@ class _WalletPage:
         *,
         form: PaymentForm,
         order: PaymentOrder | None = None,
+        asked: Asked | None = None,
         status: int = 200,
         announcement: str = "",
     ) -> Response:
         """The part of the page that changed, or without script the whole page with that part in place."""
         if not by_htmx(request):
-            return await self._page(request, signed_in, form=form, order=order, status=status)
+            return await self._page(request, signed_in, form=form, order=order, asked=asked, status=status)
         return self._pages.render(
             request,
             template,
@@ -209,6 +248,7 @@ class _WalletPage:
             widget=not signed_in.by_cookie,
             form=form,
             order=order,
+            asked=asked,
             announcement=announcement or " ".join(form.problems.values()),
             view=await wallet_view(self._payments, signed_in.user_id),
             **self._common(),
@@ -221,6 +261,7 @@ class _WalletPage:
         *,
         form: PaymentForm,
         order: PaymentOrder | None = None,
+        asked: Asked | None = None,
         before: int | None = None,
         paid: PaymentRecord | None = None,
         status: int = 200,
@@ -232,6 +273,7 @@ class _WalletPage:
             signed_in=signed_in,
             form=form,
             order=order,
+            asked=asked,
             paid=paid,
             older=before is not None,
             view=await wallet_view(self._payments, signed_in.user_id, before=before),
