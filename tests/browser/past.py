@@ -55,6 +55,7 @@ async def a_full_wallet(stack: WebStack) -> tuple[UserId, dict[str, str]]:
         "scan": "/wallet/scan",
         "scan-wrong": "/wallet/scan?text=https%3A%2F%2Felsewhere.example%2F",
         "more": "/wallet/more",
+        "security": "/wallet/security",
         "code": "/wallet/code",
         "order": f"/wallet/order/{offered.id}",
         "merchants": "/wallet/merchant",

@@ -26,6 +26,9 @@ ENTRIES: Final = (
     Entry(known("Statement"), known("A month or any days, as CSV and PDF"), "document", "/wallet/statement"),
     Entry(known("Spending"), known("By month and category"), "chart", "/wallet/spending"),
     Entry(known("Payment code"), known("Let a till charge you"), "barcode", "/wallet/code"),
+    Entry(
+        known("Security and limits"), known("PIN, passkeys, your own limits"), "shield", "/wallet/security"
+    ),
     Entry(known("Merchant"), known("Orders, takings, refunds, keys"), "shop", "/wallet/merchant"),
 )
 

@@ -10,7 +10,9 @@ from appservices.chassis.pages import PageRoute, Pages
 from appservices.chassis.signed_in import SessionGuard
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.merchants.desk import MerchantDesk
+from wallet_appservice.payments.protection import Protection
 from wallet_appservice.web.code_page import CodePage
+from wallet_appservice.web.confirm_page import ConfirmPage
 from wallet_appservice.web.history_page import HistoryPage
 from wallet_appservice.web.merchant_access_page import MerchantAccessPage
 from wallet_appservice.web.merchant_order_page import MerchantOrderPage
@@ -21,6 +23,7 @@ from wallet_appservice.web.overview_page import OverviewPage
 from wallet_appservice.web.payment_page import PaymentPage
 from wallet_appservice.web.receive_page import ReceivePage
 from wallet_appservice.web.scan_page import ScanPage
+from wallet_appservice.web.security_page import SecurityPage
 from wallet_appservice.web.send_page import SendPage
 from wallet_appservice.web.spending_page import SpendingPage
 from wallet_appservice.web.statement_page import StatementPage
@@ -37,6 +40,7 @@ def wallet_pages(
     tokens: Tokens,
     *,
     desk: MerchantDesk,
+    protection: Protection,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
     shell = WalletShell(
@@ -44,7 +48,7 @@ def wallet_pages(
     )
     for page in (
         OverviewPage(shell),
-        SendPage(shell),
+        SendPage(shell, protection),
         HistoryPage(shell),
         PaymentPage(shell),
         ReceivePage(shell),
@@ -52,8 +56,10 @@ def wallet_pages(
         StatementPage(shell),
         SpendingPage(shell),
         MorePage(shell),
+        SecurityPage(shell, protection),
+        ConfirmPage(shell, protection),
         CodePage(shell, desk),
-        OrderPage(shell, desk),
+        OrderPage(shell, desk, protection),
         MerchantPage(shell, desk),
         MerchantOrderPage(shell, desk),
         MerchantAccessPage(shell, desk),
