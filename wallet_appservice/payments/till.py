@@ -19,7 +19,7 @@ from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import AccountId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from appservices.vocabulary.signing import SigningKey
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger, Submission, SubmissionFailed
 from wallet_appservice.ledger.values import (
     Transfer,
     TransferCode,
@@ -27,6 +27,7 @@ from wallet_appservice.ledger.values import (
     TransferRefusal,
     TransferResult,
 )
+from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.receipts import sign_receipt
 from wallet_appservice.payments.records import (
     MerchantName,
@@ -106,12 +107,39 @@ class Till:
         self._announcer = announcer
         self._on_commit = on_commit
 
-    async def move(self, movement: Movement, *, tell: Tell = tell_nothing, brief: bool = False) -> Outcome:
+    async def move(
+        self,
+        movement: Movement,
+        *,
+        tell: Tell = tell_nothing,
+        admission: Admission | None = None,
+        once: Sequence[Write] = (),
+        brief: bool = False,
+    ) -> Outcome:
         """Moves the money, or holds it, or says why not. Raises LedgerUnavailable.
 
-        `brief` saves the looks at the database that are there for words alone: what is available, in a
-        refusal, and the record's position. It is for use cases that find their payments by their own rows.
+        What a person spends has been admitted by the gate (limits.py); the admission ends here. `once` is
+        committed with the movement when it is made, and not again for a repetition. `brief` saves the looks
+        at the database that are there for words alone: what is available, in a refusal, and the record's
+        position. It is for use cases that find their payments by their own rows.
         """
+        if admission is None:
+            return await self._move(movement, tell, once, brief=brief)
+        try:
+            outcome = await self._move(movement, tell, (*admission.writes, *once), brief=brief)
+        except SubmissionFailed:
+            # Another process may have used the day's limit up since this one was admitted.
+            overtaken = await admission.overtaken()
+            if overtaken is None:
+                raise
+            return await self.tell_alone(overtaken, tell)
+        finally:
+            admission.end()
+        if isinstance(outcome, PaymentRecord):
+            await admission.made()
+        return outcome
+
+    async def _move(self, movement: Movement, tell: Tell, once: Sequence[Write], *, brief: bool) -> Outcome:
         try:
             announce = await self._announcer.prepare(movement)
         except RoomNotShared:
@@ -130,7 +158,7 @@ class Till:
             outcomes.append(record)
             if result.replayed:
                 return tell(record)
-            return [_insertion(record), *announce(record), *tell(record)]
+            return [_insertion(record), *once, *announce(record), *tell(record)]
 
         # The ledger calls from a task of its own, which speaks no language.
         context = copy_context()

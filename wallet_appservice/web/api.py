@@ -6,12 +6,13 @@ harmless. Every refusal has Matrix's form.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute, ErrorBody
@@ -19,6 +20,7 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId, is_user_id
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
+from wallet_appservice.payments.proofs import Proofs, purpose_of
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
     Authority,
@@ -27,6 +29,7 @@ from wallet_appservice.payments.records import (
     PaymentRecord,
 )
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
+from wallet_appservice.web.security_api import ProofBody
 
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
@@ -91,10 +94,8 @@ class PaymentsBody(BaseModel):
     next_before: str | None = Field(description="Send it as `before` for the next page; null on the last.")
 
 
-class NewPaymentBody(BaseModel):
+class NewPaymentBody(ProofBody):
     """A payment you want to make. You are its payer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: LedgerId = Field(description="Yours to choose, at random. The same id again pays once.")
     payee: Annotated[str, Field(max_length=255), AfterValidator(_user)] = Field(examples=["@bob:example.org"])
@@ -117,13 +118,17 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such thing of yours.",
         409: "The id was used for another payment.",
         413: "The body is too large.",
+        429: "Too many tries.",
         503: "The wallet can't answer now; nothing was lost, ask again.",
     }
     return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
 
 
-def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
-    """The routes. `payments` decides and `guard` says who asks."""
+def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further: APIRouter) -> APIRouter:
+    """The routes. `payments` decides, `guard` says who asks, `proofs` whether they have proved it.
+
+    `further` are routes that belong to the same API, with addresses below PREFIX.
+    """
     router = APIRouter(prefix=PREFIX, route_class=ApiRoute)
 
     @router.get("/keys", summary="The wallet's public keys", tags=["public"])
@@ -184,7 +189,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         "/v1/payments",
         summary="Pay someone",
         tags=["money"],
-        responses=_errors(400, 401, 402, 403, 404, 409, 413, 503),
+        responses=_errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
     )
     async def pay(request: Request, body: NewPaymentBody) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
@@ -197,14 +202,22 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
             room_id=None if body.room_id is None else RoomId(body.room_id),
             authority=Authority.SESSION,
         )
+        proof = body.proof()
+        if proof.is_given:
+            wrong = await proofs.check(user, proof, purpose_of(order))
+            if wrong is not None:
+                raise _refused(wrong)
+            order = replace(order, authority=Authority.CONFIRMED)
         try:
             outcome = await payments.pay(order)
         except LedgerUnavailable as error:
             raise _unavailable() from error
         if isinstance(outcome, PaymentRefused):
-            outside = REFUSALS[outcome.refusal]
-            raise ApiError(outside.http_status, outside.errcode, outcome.sentence)
+            raise _refused(outcome)
         return shown(outcome)
+
+    for routes in further:
+        router.include_router(routes)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
@@ -222,6 +235,11 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
     )
     _describe_sign_in(schema)
     return router
+
+
+def _refused(refused: PaymentRefused) -> ApiError:
+    outside = REFUSALS[refused.refusal]
+    return ApiError(outside.http_status, outside.errcode, refused.sentence)
 
 
 def _unavailable() -> ApiError:
