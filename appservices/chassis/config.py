@@ -185,8 +185,8 @@ class WalletSection(Section):
     no_pin_max: Annotated[int, Field(ge=0)] = Field(
         default=50,
         description=(
-            "The most that a till may charge by payment code alone, without PIN or passkey, in whole units; "
-            "0 charges nothing so."
+            "The most that a till may charge by payment code alone, in whole units of its currency; 0 "
+            "charges nothing so."
         ),
     )
     merchants: Literal["by_operator", "open"] = Field(

@@ -19,7 +19,7 @@ from wallet_appservice.ledger.values import AccountKind, NewAccount
 from wallet_appservice.payments.accounts import issuance_account, merchant_account, user_account
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.limit_rules import OperatorLimits
-from wallet_appservice.payments.limits import Gate, Spending
+from wallet_appservice.payments.limits import Admission, Gate, Spending
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
     Authority,
@@ -119,7 +119,7 @@ class Payments:
         outcome = await self._judge(order, PaymentKind.PURCHASE)
         if outcome is not None:
             return await self.till.tell_alone(outcome, tell)
-        admitted = await self.gate.admit(_spending(order))
+        admitted = await self._admitted(order)
         if isinstance(admitted, PaymentRefused):
             return await self.till.tell_alone(admitted, tell)
         code = order.money.currency
@@ -270,12 +270,9 @@ class Payments:
             return await self.till.tell_alone(outcome, tell)
         admission = None
         if kind is PaymentKind.PAYMENT:
-            admitted = await self.gate.admit(_spending(order))
+            admitted = await self._admitted(order)
             if isinstance(admitted, PaymentRefused):
-                # Nobody is asked to confirm what they can't pay.
-                asked = admitted.refusal is PaymentRefusal.CONFIRMATION_NEEDED
-                too_low = await self._too_low(order) if asked else None
-                return await self.till.tell_alone(too_low or admitted, tell)
+                return await self.till.tell_alone(admitted, tell)
             admission = admitted
         debit, credit = self._accounts(order, kind)
         movement = Movement(
@@ -292,6 +289,13 @@ class Payments:
             subject=order.subject,
         )
         return await self.till.move(movement, tell=tell, admission=admission, once=once)
+
+    async def _admitted(self, order: PaymentOrder) -> Admission | PaymentRefused:
+        admitted = await self.gate.admit(_spending(order))
+        if isinstance(admitted, PaymentRefused) and (admitted.refusal is PaymentRefusal.CONFIRMATION_NEEDED):
+            # Nobody is asked to confirm what they can't pay.
+            return await self._too_low(order) or admitted
+        return admitted
 
     async def _judge(self, order: PaymentOrder, kind: PaymentKind) -> Outcome | None:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
