@@ -35,18 +35,26 @@ from appservices.portal.signin import sign_in_pages
 from appservices.vocabulary.ids import TransferId, UserId, derived_id
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
+from scripts.weft_cli.composition import merchant_rules
 from tests.synapse import free_port
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Gate
+from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
+from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.till import Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.merchant_routers import merchant_routers
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
+from wallet_appservice.web.protection_pages import protection_pages
+from wallet_appservice.web.security_api import security_api
 
 SERVER_NAME = "weft.example"
 EUR = CurrencyCode("EUR")
@@ -78,9 +86,11 @@ class WebStack:
     sessions: SessionStore
     languages: ChosenLanguages
     payments: Payments
+    protection: Protection
     ledger: Ledger[Write]
     clock: SettableClock
     http: httpx.AsyncClient
+    desk: MerchantDesk
     people: set[UserId] = field(default_factory=set)
 
     def user(self, localpart: str) -> UserId:
@@ -143,7 +153,12 @@ def web_config(
                 "public_url": homeserver_url or "http://127.0.0.1:9",
             },
             "web": {"port": port, "public_url": f"http://127.0.0.1:{port}", **web},
-            "wallet": {"currencies": ["EUR", {"code": "HOUR", "exponent": 1}], "payment_max": 1000},
+            "wallet": {
+                "currencies": ["EUR", {"code": "HOUR", "exponent": 1}],
+                "payment_max": 1000,
+                "merchants": "open",
+                "webhooks_to_private_addresses": True,
+            },
             "folder": folder,
         }
     )
@@ -182,9 +197,43 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
             service_users=frozenset({config.home_user, config.wallet_user}),
             payment_max=config.wallet.payment_max,
             user_exists=user_exists,
+            gate=Gate(
+                wallet_database,
+                currencies=config.wallet.kept_currencies,
+                operator=OperatorLimits(
+                    payment_max=config.wallet.payment_max,
+                    day_max=config.wallet.day_max,
+                    chat_max=config.wallet.chat_max,
+                    no_pin_max=config.wallet.no_pin_max,
+                ),
+                clock=clock,
+            ),
         )
         http = await stack.enter_async_context(httpx.AsyncClient())
-        app = web_app(config, sessions=sessions, languages=languages, payments=payments, http=http)
+        desk = await stack.enter_async_context(
+            open_merchant_desk(payments, merchant_rules(config), clock=clock, tokens=Tokens())
+        )
+        notifying = asyncio.create_task(desk.notifier.run())
+        stack.push_async_callback(_ended, notifying)
+        protection = protect(
+            payments.gate,
+            wallet_database,
+            pay=payments.pay,
+            currencies=config.wallet.kept_currencies,
+            public_url=config.web.public_url,
+            clock=clock,
+            tokens=Tokens(),
+            on_commit=lambda: None,
+        )
+        app = web_app(
+            config,
+            sessions=sessions,
+            languages=languages,
+            payments=payments,
+            protection=protection,
+            http=http,
+            desk=desk,
+        )
         async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
@@ -192,11 +241,18 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
                 sessions=sessions,
                 languages=languages,
                 payments=payments,
+                protection=protection,
                 ledger=ledger,
                 clock=clock,
                 http=http,
+                desk=desk,
                 people=people,
             )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 @asynccontextmanager
@@ -223,7 +279,9 @@ def web_app(
     sessions: SessionStore,
     languages: ChosenLanguages,
     payments: Payments,
+    protection: Protection,
     http: httpx.AsyncClient,
+    desk: MerchantDesk,
 ) -> FastAPI:
     """As the composition root of `weft serve` puts it together, without the Matrix side."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -232,14 +290,16 @@ def web_app(
     portal = Pages(config.web, assets, PORTAL_TEMPLATES)
     install_shell(app, portal, assets, PageLanguages(guard, languages))
     app.include_router(session_api(guard, OpenIdCheck(config, http)))
-    app.include_router(wallet_api(payments, guard))
+    app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
     app.include_router(sign_in_pages(guard, portal, config))
     app.include_router(
         portal_pages(guard, portal, config, chosen=languages, http=http, wallet_url=config.web.public_url)
     )
-    app.include_router(
-        wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
-    )
+    shell = Pages(config.web, assets, WALLET_TEMPLATES)
+    app.include_router(wallet_pages(payments, guard, shell, config, Tokens(), proofs=protection.proofs))
+    app.include_router(protection_pages(payments, protection, guard, shell, config))
+    for router in merchant_routers(desk, guard, shell, public_url=config.web.public_url):
+        app.include_router(router)
     return app
 
 

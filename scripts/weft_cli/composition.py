@@ -17,7 +17,7 @@ from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
 from appservices.chassis.chosen_languages import ChosenLanguages
-from appservices.chassis.clock import system_clock
+from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
     ConfigInvalid,
@@ -34,6 +34,10 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Gate
+from wallet_appservice.payments.merchants.desk import MerchantRules
+from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -120,11 +124,48 @@ def build_payments(
         announcer=announcer,
         on_commit=on_commit,
     )
+    wallet = config.wallet
+    gate = Gate(
+        database,
+        currencies=wallet.kept_currencies,
+        operator=OperatorLimits(
+            payment_max=wallet.payment_max,
+            day_max=wallet.day_max,
+            chat_max=wallet.chat_max,
+            no_pin_max=wallet.no_pin_max,
+        ),
+        clock=system_clock,
+    )
     return Payments(
         till,
         service_users=frozenset(service_users(config)),
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
+        gate=gate,
+    )
+
+
+def build_protection(
+    config: WeftConfig, database: Database, payments: Payments, *, on_commit: Callable[[], None]
+) -> Protection:
+    """Limits, proofs, confirmations, budgets and audit of these payments."""
+    return protect(
+        payments.gate,
+        database,
+        pay=payments.pay,
+        currencies=config.wallet.kept_currencies,
+        public_url=config.web.public_url,
+        clock=system_clock,
+        tokens=Tokens(),
+        on_commit=on_commit,
+    )
+
+
+def merchant_rules(config: WeftConfig) -> MerchantRules:
+    return MerchantRules(
+        members_may_open=config.wallet.merchants == "open",
+        no_pin_max=config.wallet.no_pin_max,
+        webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
 
 

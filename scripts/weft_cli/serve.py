@@ -48,6 +48,8 @@ from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
     build_payments,
+    build_protection,
+    merchant_rules,
     migrate_configured,
     open_configured_database,
     service_users,
@@ -56,14 +58,21 @@ from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
+from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.payments.expiry import release_expired
+from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
+from wallet_appservice.payments.merchants.sweeping import sweep_merchants
+from wallet_appservice.payments.protection import Protection, keep_protected
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.merchant_routers import merchant_routers
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
+from wallet_appservice.web.protection_pages import protection_pages
+from wallet_appservice.web.security_api import security_api
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +132,7 @@ class _Composition:
         http = await self._stack.enter_async_context(httpx.AsyncClient())
 
         home = await self._home(home_database, sessions, chosen)
-        wallet, payments = await self._wallet(wallet_database, chosen)
+        wallet, payments, protection = await self._wallet(wallet_database, chosen)
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
@@ -135,10 +144,15 @@ class _Composition:
         app.include_router(
             portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
         )
-        app.include_router(wallet_api(payments, guard))
+        app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
+        wallet_shell = Pages(config.web, assets, WALLET_TEMPLATES)
         app.include_router(
-            wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
+            wallet_pages(payments, guard, wallet_shell, config, Tokens(), proofs=protection.proofs)
         )
+        app.include_router(protection_pages(payments, protection, guard, wallet_shell, config))
+        desk = await self._merchants(payments)
+        for router in merchant_routers(desk, guard, wallet_shell, public_url=config.web.public_url):
+            app.include_router(router)
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
@@ -169,7 +183,9 @@ class _Composition:
         )
         return service
 
-    async def _wallet(self, database: Database, chosen: ChosenLanguages) -> tuple[Service, Payments]:
+    async def _wallet(
+        self, database: Database, chosen: ChosenLanguages
+    ) -> tuple[Service, Payments, Protection]:
         config = self._config
         identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
         service = await self._service(identity, config.wallet, database, chosen)
@@ -210,15 +226,28 @@ class _Composition:
             await publish_keys(service.device.intent, room_id, payments)
 
         service.on_allowed(allowed)
+        protection = build_protection(config, database, payments, on_commit=service.outbox.wake)
+        self._keep_doing(keep_protected(protection))
         service.use(
             CommandRouter(
                 service_user=config.wallet_user,
                 service_users=self._service_users,
-                commands=WalletCommands(payments).commands(),
+                commands=(
+                    *WalletCommands(payments, protection.confirmations).commands(),
+                    *StatementCommand(payments, public_url=config.web.public_url).commands(),
+                ),
                 clock=system_clock,
             )
         )
-        return service, payments
+        return service, payments, protection
+
+    async def _merchants(self, payments: Payments) -> MerchantDesk:
+        desk = await self._stack.enter_async_context(
+            open_merchant_desk(payments, merchant_rules(self._config), clock=system_clock, tokens=Tokens())
+        )
+        self._keep_doing(sweep_merchants(desk))
+        self._keep_doing(desk.notifier.run())
+        return desk
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

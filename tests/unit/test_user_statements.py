@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from appservices.chassis.commands import CommandRouter
 from appservices.chassis.database import Database, open_database
+from appservices.chassis.inbox import StoredEvent
+from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
 from appservices.chassis.page_assets import VENDOR_FOLDER
-from appservices.vocabulary.ids import TransferId, UserId, derived_id
+from appservices.chassis.rooms import Members, Room
+from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.languages import LANGUAGES, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor, iso_currency
 from appservices.vocabulary.signing import SigningKey
@@ -22,6 +27,7 @@ from wallet_appservice.books.spending import Category, Spending
 from wallet_appservice.books.statement_pdf import statement_pdf
 from wallet_appservice.books.user_statements import open_statement
 from wallet_appservice.chat.announcements import DirectAnnouncer
+from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
@@ -243,3 +249,31 @@ def test_a_period_is_read_as_it_is_written(text: str, days: tuple[str, str]) -> 
 )
 def test_what_is_no_period_is_none(text: str) -> None:
     assert read_period(text) is None
+
+
+async def test_a_statement_by_chat_is_told_in_private_with_the_way_to_the_whole(past: Past) -> None:
+    await past.pay(ALICE, BOB, 1_000, "lunch")
+    past.clock.set(2026, 10, 2)
+    command = StatementCommand(past.payments, public_url="https://weft.a/")
+    members = Members({ALICE: None, BOB: None, WALLET: None}, frozenset(), is_closed=True)
+    group = Room(RoomId("!r"), members, frozenset({WALLET}))
+
+    async def said(text: str) -> list[tuple[str, str]]:
+        router = CommandRouter(
+            service_user=WALLET, service_users=[WALLET], commands=command.commands(), clock=past.clock
+        )
+        message = IncomingMessage(EventId("$e"), group.room_id, ALICE, text, None)
+        writes = await router.route(message, group, StoredEvent(1, group.room_id, EventId("$e"), {}, 0))
+        rows = [write.parameters for write in writes or ()]
+        return [(row["room_id"] or row["to_user"], json.loads(row["content"])["body"]) for row in rows]
+
+    private, public = await said("!statement 2026-09")
+    assert private == (
+        ALICE,
+        "Statement of September 2026\n€0.00 before, +€500.00 in, −€10.00 out, €490.00 after\n"
+        "Every line of it, as PDF and CSV: https://weft.a/wallet/statement?period=2026-09",
+    )
+    assert public == (group.room_id, "I have answered you in our direct room.")
+    assert "October 2026\n€490.00 before" in (await said("!statement"))[0][1]
+    (wrong,) = await said("!statement soon")
+    assert wrong[1].startswith("!statement takes a month or a year")

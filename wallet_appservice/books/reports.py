@@ -14,6 +14,7 @@ from appservices.vocabulary.ids import AccountId
 from wallet_appservice.ledger.values import AccountKind, TransferMode
 from wallet_appservice.storage.ledger_sums import kind_totals
 from wallet_appservice.storage.ledger_tables import ledger_accounts, ledger_head, ledger_transfers
+from wallet_appservice.storage.merchant_tables import merchants
 from wallet_appservice.storage.payment_tables import payments
 
 PAGE_ROWS: Final = 1_000
@@ -58,6 +59,8 @@ class Told:
     payer: str
     payee: str
     memo: str
+    merchant: str = ""
+    """The name of the merchant in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,9 +222,15 @@ class Books:
         # Money that was held moves by a transfer of its own; the payment has the first one's id.
         ids = {row.pending_id or row.id for row in rows}
         table = payments.c
-        about = select(table.id, table.kind, table.payer, table.payee, table.memo).where(table.id.in_(ids))
+        about = (
+            select(table.id, table.kind, table.payer, table.payee, table.memo, merchants.c.name)
+            .select_from(payments.outerjoin(merchants, merchants.c.id == table.merchant_id))
+            .where(table.id.in_(ids))
+        )
         told = {
-            row.id: Told(kind=row.kind, payer=row.payer, payee=row.payee, memo=row.memo)
+            row.id: Told(
+                kind=row.kind, payer=row.payer, payee=row.payee, memo=row.memo, merchant=row.name or ""
+            )
             for row in await self._work.execute(about)
         }
         return [

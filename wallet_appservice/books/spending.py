@@ -22,8 +22,7 @@ from wallet_appservice.storage.category_tables import payment_categories
 from wallet_appservice.storage.payment_tables import payments
 
 MONTHS_MAX: Final = 24
-ORDER_SUBJECT: Final = "order:"
-_SPENT: Final = ("payment", "red_packet")
+_SPENT: Final = ("payment", "purchase", "red_packet")
 _GIVEN_BACK: Final = ("refund", "return")
 
 
@@ -70,11 +69,10 @@ class MonthSpent:
         return sum(self.by_category.values())
 
 
-def guessed_category(kind: str, subject: str) -> Category:
+def guessed_category(kind: str) -> Category:
     """What a payment was probably for, where its payer has not said."""
-    if kind == "red_packet":
-        return Category.GIFTS
-    return Category.SHOPPING if subject.startswith(ORDER_SUBJECT) else Category.PEOPLE
+    guesses = {"red_packet": Category.GIFTS, "purchase": Category.SHOPPING}
+    return guesses.get(kind, Category.PEOPLE)
 
 
 class Spending:
@@ -96,7 +94,7 @@ class Spending:
                 for row in await work.execute(query):
                     if row.month is None:
                         continue
-                    chosen = Category(row.category) if row.category else guessed_category(row.kind, row.about)
+                    chosen = Category(row.category) if row.category else guessed_category(row.kind)
                     month = sums[row.month]
                     month[chosen] = month.get(chosen, 0) + sign * int(row.amount)
         return [
@@ -165,7 +163,7 @@ def _sums(
     joined: tuple[FromClause, ColumnElement[bool]] | None = None,
     conditions: Sequence[ColumnElement[bool]] = (),
 ) -> Select[Any]:
-    """Sums by month (its place in `months`), kind, what it was about, and category."""
+    """Sums by month (its place in `months`), kind and category."""
     table = payments.c
     in_month = [
         (and_(table.at_ms >= month.from_ms, table.at_ms < month.until_ms), literal(place))
@@ -181,7 +179,6 @@ def _sums(
         select(
             case(*in_month, else_=None).label("month"),
             table.kind.label("kind"),
-            case((table.subject.startswith(ORDER_SUBJECT), ORDER_SUBJECT), else_="").label("about"),
             payment_categories.c.category.label("category"),
             amount.label("amount"),
         )
@@ -196,5 +193,5 @@ def _sums(
         )
         .subquery()
     )
-    by = (rows.c.month, rows.c.kind, rows.c.about, rows.c.category)
+    by = (rows.c.month, rows.c.kind, rows.c.category)
     return select(*by, func.sum(rows.c.amount).label("amount")).group_by(*by)

@@ -74,6 +74,7 @@ class StatementLine:
             "share": _("Found in a red packet"),
             "refund": _("Refund from {name}") if incoming else _("Refund to {name}"),
             "return": _("Given back"),
+            "payout": _("Taken out of {name}"),
         }.get(self.kind, _("From {name}") if incoming else _("To {name}"))
         return sentence.format(name=name)
 
@@ -173,7 +174,7 @@ def _line(entry: JournalEntry, account: BookAccount, balance_minor: int) -> Stat
         at_ms=entry.at_ms,
         payment_id=entry.pending_id or entry.id,
         kind=told.kind,
-        counterparty=told.payer if incoming else told.payee,
+        counterparty=told.merchant or (told.payer if incoming else told.payee),
         memo=told.memo,
         amount_minor=amount_minor,
         balance_minor=balance_minor + amount_minor,

@@ -17,6 +17,7 @@ from appservices.vocabulary.events import RECEIPT
 from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, localpart_of
 from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies
+from wallet_appservice.chat.merchant_receipts import merchant_sentence
 from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord
 from wallet_appservice.payments.till import RoomNotShared
 
@@ -46,7 +47,10 @@ class RoomAnnouncer:
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         room = await self._shared_room(movement)
         people = (movement.payer, movement.payee)
-        names = {user: await self._name(user, room) for user in people}
+        names: dict[UserId, str] = {}
+        if movement.merchant is None:
+            # A merchant's receipt names no person, and is made too often to ask the homeserver each time.
+            names = {user: await self._name(user, room) for user in people}
         languages = {user: await self._language_of(user) for user in people}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
@@ -137,7 +141,7 @@ def receipt_writes(
 
     subject = f"payment:{record.id}"
     present = room.members.joined.keys() if room is not None else frozenset()
-    people = [user for user in (record.payer, record.payee) if user != wallet_user and user not in present]
+    people = [user for user in record.people if user != wallet_user and user not in present]
     outgoing = [
         Outgoing(
             OutboxId(derived_id("receipt", record.id, "", user)),
@@ -159,15 +163,19 @@ def receipt_message(
     record: PaymentRecord, *, names: dict[UserId, str], currencies: Currencies
 ) -> dict[str, Any]:
     """The message of a receipt: readable by itself, with the signed block beside it."""
+    amount = currencies.format(record.money)
+    memo = f" · {isolated(record.memo)}" if record.memo else ""
+    if record.merchant is not None:
+        plain, formatted = merchant_sentence(record, record.merchant, amount=amount)
+        content = notice(plain + memo, formatted=formatted + html.escape(memo))
+        return {**content, "m.mentions": {"user_ids": list(record.people)}, RECEIPT: record.receipt}
     if record.kind is PaymentKind.DEPOSIT:
         sentence = _("{payee} got {amount} as a deposit")
     elif record.kind is PaymentKind.WITHDRAWAL:
         sentence = _("{payer} withdrew {amount}")
     else:
         sentence = _("{payer} paid {payee} {amount}")
-    amount = currencies.format(record.money)
     payer, payee = (isolated(names[user]) for user in (record.payer, record.payee))
-    memo = f" · {isolated(record.memo)}" if record.memo else ""
     text = sentence.format(payer=payer, payee=payee, amount=amount)
     formatted = html.escape(sentence).format(
         payer=pill(record.payer, payer),

@@ -13,8 +13,9 @@ from appservices.vocabulary.languages import _, isolated, known, listed
 from appservices.vocabulary.money import Currencies, format_change, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.confirmations import OPEN_SECONDS, Confirmations
 from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
-from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.till import Outcome
 
 HISTORY_DEFAULT = 10
@@ -24,8 +25,9 @@ HISTORY_LINES_MAX = 50
 class WalletCommands:
     """What the wallet does when it is written to."""
 
-    def __init__(self, payments: Payments) -> None:
+    def __init__(self, payments: Payments, confirmations: Confirmations) -> None:
         self._payments = payments
+        self._confirmations = confirmations
         self._currencies: Currencies = payments.currencies
         self._own_server = server_of(payments.wallet_user)
 
@@ -105,13 +107,39 @@ class WalletCommands:
             in_reply_to=call.message.event_id,
         )
 
+        is_first = await self._payments.is_first(order)
+
         def tell(outcome: Outcome) -> Sequence[Write]:
             if isinstance(outcome, PaymentRefused):
+                if outcome.refusal is PaymentRefusal.CONFIRMATION_NEEDED:
+                    return [call.stored.done, *self._ask(call, order, outcome)]
                 return [call.stored.done, *self._refusal(call, outcome)]
-            return [call.stored.done]
+            return [call.stored.done, *(self._warning(call, order) if is_first else ())]
 
         await self._payments.pay(order, tell=tell)
         return None
+
+    def _ask(self, call: CommandCall, order: PaymentOrder, refused: PaymentRefused) -> Sequence[Write]:
+        """The payer alone is told where to confirm what they asked for."""
+        text = _(
+            "{amount} to {payee} is more than you pay by chat without a second look ({chat_max}). Confirm it "
+            "here within {minutes} minutes, or leave it: {link}"
+        ).format(
+            amount=self._currencies.format(order.money),
+            payee=order.payee,
+            chat_max=refused.words["chat_max"],
+            minutes=OPEN_SECONDS // 60,
+            link=self._confirmations.link(order.id),
+        )
+        elsewhere = _("Nothing was paid yet; I have sent you a link to confirm it, in our direct room.")
+        return [self._confirmations.asked(order), *call.answer_privately(text, elsewhere=elsewhere)]
+
+    def _warning(self, call: CommandCall, order: PaymentOrder) -> Sequence[Write]:
+        """For the payer alone: a mistyped name costs least while it is fresh."""
+        text = _(
+            "That was your first payment to {payee}. If you meant somebody else, ask them for a refund now."
+        ).format(payee=order.payee)
+        return call.answer_privately(text, elsewhere="")
 
     def _refusal(self, call: CommandCall, refused: PaymentRefused) -> Sequence[Write]:
         if not refused.is_private:
@@ -126,20 +154,20 @@ class WalletCommands:
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
-        is_incoming = record.payee == user
-        if record.kind is PaymentKind.DEPOSIT:
-            sentence = _("{time}  {amount}  deposit")
-        elif record.kind is PaymentKind.WITHDRAWAL:
-            sentence = _("{time}  {amount}  withdrawal")
-        else:
-            sentence = (
-                _("{time}  {amount}  from {person}") if is_incoming else _("{time}  {amount}  to {person}")
-            )
-        amount_minor = record.money.amount_minor if is_incoming else -record.money.amount_minor
+        names: tuple[str, str] = (_("{time}  {amount}  to {person}"), _("{time}  {amount}  from {person}"))
+        incoming = record.payee == user
+        sentence, person = {
+            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), ""),
+            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), ""),
+        }.get(record.kind, (names[incoming], localpart_of(record.payer if incoming else record.payee)))
+        if record.merchant is not None:
+            incoming = record.kind is not PaymentKind.PURCHASE
+            sentence, person = names[incoming], record.merchant.name
+        moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
         line = sentence.format(
             time=readable_time(record.at_ms),
-            amount=format_change(amount_minor, self._currencies[record.money.currency]),
-            person=isolated(localpart_of(record.payer if is_incoming else record.payee)),
+            amount=format_change(moved_minor, self._currencies[record.money.currency]),
+            person=isolated(person),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
 

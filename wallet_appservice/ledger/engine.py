@@ -63,8 +63,11 @@ again when they are answered would else all be in the database, or all out of it
 would always be idle."""
 AHEAD_STEP_TRANSFERS: Final = 64
 """Judged ahead before the database is listened to again."""
-ANSWERS_STEP: Final = 32
+ANSWERS_STEP: Final = 16
 """Callers who are answered before the database is listened to again; mostly they have more to do then."""
+ANSWER_SECONDS_MAX: Final = 0.003
+"""So long callers wait at most while the database is given the next batch, which is ready, before they are
+answered: it would else be idle meanwhile."""
 ACCOUNTS_KEPT_MAX: Final = 50_000
 """In memory from one batch to the next, some 700 bytes each; beyond it they are all read anew."""
 ATTEMPTS_MAX: Final = 6
@@ -411,10 +414,13 @@ class Ledger(Generic[Effect]):
                 logger.warning("a batch of %d is tried again: %s", len(batch), error)
                 await asyncio.sleep(RETRY_PAUSE_SECONDS * 2 ** (attempt - 1))
         self._durable.extend(batch)
-        self._answer_some()
+        if self._ahead.submissions:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._answer_some)
+        else:
+            self._answer_some()
 
     def _answer_some(self) -> None:
-        """Answers callers whose batch is durable, a few at a time."""
+        """Answers callers whose batch is durable, a few at a time, all of them soon."""
         for _ in range(min(len(self._durable), ANSWERS_STEP)):
             waiting = self._durable.popleft()
             waiting.resolve()
@@ -435,6 +441,8 @@ class Ledger(Generic[Effect]):
                 self._view = view
                 self._is_writing = not is_followed
                 self._continue_ahead()
+                # Not before the database has got its work.
+                asyncio.get_running_loop().call_soon(self._answer_some)
                 await store_batch.commit(changes, effects)
         except BaseException:
             self._forget()

@@ -24,9 +24,17 @@ class PaymentRefusal(StrEnum):
     PAYEE_IS_PAYER = "payee_is_payer"
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
+    OWN_LIMIT = "own_limit"
+    DAY_LIMIT = "day_limit"
     ROOM_UNKNOWN = "room_unknown"
     ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
+    CONFIRMATION_NEEDED = "confirmation_needed"
+    PIN_NOT_SET = "pin_not_set"
+    PIN_LOCKED = "pin_locked"
+    PIN_WRONG = "pin_wrong"
+    PASSKEY_WRONG = "passkey_wrong"
+    TOO_BUSY = "too_busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,14 @@ REFUSALS = {
     PaymentRefusal.PAYEE_UNKNOWN: Outside(
         404, "DEV_WEFT_PAYEE_UNKNOWN", known("There is no user {payee} here to pay.")
     ),
+    PaymentRefusal.OWN_LIMIT: Outside(
+        403,
+        "DEV_WEFT_OWN_LIMIT",
+        "Your own limit for one payment is {own_max}; you can change it in the Wallet, under Security.",
+    ),
+    PaymentRefusal.DAY_LIMIT: Outside(
+        403, "DEV_WEFT_DAY_LIMIT", "You can pay {day_max} a day, and {day_left} of it is left for today."
+    ),
     PaymentRefusal.ROOM_UNKNOWN: Outside(
         403, "M_FORBIDDEN", known("You and the wallet must both be in the room that a receipt goes to.")
     ),
@@ -83,6 +99,22 @@ REFUSALS = {
     ),
     PaymentRefusal.BALANCE_TOO_LOW: Outside(
         402, "DEV_WEFT_BALANCE_TOO_LOW", known("That is more than you have: you can pay {available} at most.")
+    ),
+    PaymentRefusal.CONFIRMATION_NEEDED: Outside(
+        403, "DEV_WEFT_CONFIRMATION_NEEDED", "This needs your PIN or a passkey."
+    ),
+    PaymentRefusal.PIN_NOT_SET: Outside(
+        403, "DEV_WEFT_PIN_NOT_SET", "You have no PIN; set one in the Wallet, under Security."
+    ),
+    PaymentRefusal.PIN_LOCKED: Outside(
+        429, "DEV_WEFT_PIN_LOCKED", "After several wrong PINs yours is locked until {until}."
+    ),
+    PaymentRefusal.PIN_WRONG: Outside(403, "DEV_WEFT_PIN_WRONG", "That PIN is not right."),
+    PaymentRefusal.PASSKEY_WRONG: Outside(
+        403, "DEV_WEFT_PASSKEY_WRONG", "This passkey could not be checked; try again, or take your PIN."
+    ),
+    PaymentRefusal.TOO_BUSY: Outside(
+        429, "M_LIMIT_EXCEEDED", "Too many PINs are being checked at this moment; try again."
     ),
 }
 
@@ -110,4 +142,14 @@ class PaymentRefused:
         return cls(refusal, words)
 
 
-_PRIVATE = frozenset({PaymentRefusal.BALANCE_TOO_LOW})
+_PRIVATE = frozenset(
+    {
+        PaymentRefusal.BALANCE_TOO_LOW,
+        PaymentRefusal.OWN_LIMIT,
+        PaymentRefusal.DAY_LIMIT,
+        PaymentRefusal.CONFIRMATION_NEEDED,
+        PaymentRefusal.PIN_NOT_SET,
+        PaymentRefusal.PIN_LOCKED,
+        PaymentRefusal.PIN_WRONG,
+    }
+)

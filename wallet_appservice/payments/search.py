@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select
 from appservices.chassis.database import Database
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.money import AmountUnreadable, Currencies, Money
+from wallet_appservice.payments.actions import in_history_of
 from wallet_appservice.payments.records import PaymentKind, PaymentRecord
 from wallet_appservice.payments.till import record_of
 from wallet_appservice.storage.payment_tables import payments
@@ -57,7 +58,7 @@ class PaymentSearch:
     ) -> list[PaymentRecord]:
         """Newest first, at most FOUND_MAX; `before` is the position of a record."""
         table = payments.c
-        conditions = [or_(table.payer == user, table.payee == user)]
+        conditions = [in_history_of(user)]
         if before is not None:
             conditions.append(table.position < before)
         if sought.from_ms is not None:
@@ -106,13 +107,14 @@ class PaymentSearch:
 def _of_sort(sort: Sort, user: UserId) -> ColumnElement[bool]:
     table = payments.c
     if sort is Sort.SENT:
-        return and_(table.payer == user, table.kind == PaymentKind.PAYMENT.value)
+        return and_(table.payer == user, table.kind.in_([kind.value for kind in _KINDS[sort]]))
     if sort is Sort.RECEIVED:
         return and_(table.payee == user, table.kind == PaymentKind.PAYMENT.value)
     return table.kind.in_([kind.value for kind in _KINDS[sort]])
 
 
 _KINDS: Final = {
+    Sort.SENT: (PaymentKind.PAYMENT, PaymentKind.PURCHASE),
     Sort.RED_PACKETS: (PaymentKind.RED_PACKET, PaymentKind.SHARE),
     Sort.REFUNDS: (PaymentKind.REFUND, PaymentKind.RETURN),
     Sort.OUTSIDE: (PaymentKind.DEPOSIT, PaymentKind.WITHDRAWAL),

@@ -218,6 +218,13 @@ class _SqlBatch:
         ]
         if changes.opened:
             await bulk.insert(ledger_accounts, [_account_values(account) for account in changes.opened])
+        if transfers or changes.opened:
+            # One statement that keeps the database busy while the rest is made ready.
+            changed_count = await bulk.end_batch(
+                changes.changed, position=changes.position, chain_row=next_row(self._chain_end, changes)
+            )
+            if changed_count != len(changes.changed):
+                raise SumsDiffer("somebody else has changed an account, or removed it")
         if transfers:
             await bulk.insert(ledger_transfers, [_transfer_values(stored) for stored in transfers])
         if changes.refusals:
@@ -226,13 +233,6 @@ class _SqlBatch:
             await bulk.insert(ledger_open_pending, opened)
         if ended:
             await bulk.delete(ledger_open_pending, "id", ended)
-        if transfers or changes.opened:
-            # The last of the ledger's own statements: on others' rows it waits for nobody but its accounts.
-            changed_count = await bulk.end_batch(
-                changes.changed, position=changes.position, chain_row=next_row(self._chain_end, changes)
-            )
-            if changed_count != len(changes.changed):
-                raise SumsDiffer("somebody else has changed an account, or removed it")
 
     async def _give_up(self, error: Exception) -> None:
         """Drops a connection that does not answer, rather than ask it to roll back."""

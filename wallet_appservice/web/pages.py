@@ -9,10 +9,12 @@ from appservices.chassis.config import WeftConfig
 from appservices.chassis.pages import PageRoute, Pages
 from appservices.chassis.signed_in import SessionGuard
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.web.history_page import HistoryPage
 from wallet_appservice.web.more_page import MorePage
 from wallet_appservice.web.overview_page import OverviewPage
 from wallet_appservice.web.payment_page import PaymentPage
+from wallet_appservice.web.proof_fields import PaymentReview
 from wallet_appservice.web.receive_page import ReceivePage
 from wallet_appservice.web.scan_page import ScanPage
 from wallet_appservice.web.send_page import SendPage
@@ -24,7 +26,13 @@ __all__ = ["PATH", "TEMPLATES", "wallet_pages"]
 
 
 def wallet_pages(
-    payments: Payments, guard: SessionGuard, pages: Pages, config: WeftConfig, tokens: Tokens
+    payments: Payments,
+    guard: SessionGuard,
+    pages: Pages,
+    config: WeftConfig,
+    tokens: Tokens,
+    *,
+    proofs: Proofs,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
     shell = WalletShell(
@@ -32,7 +40,7 @@ def wallet_pages(
     )
     for page in (
         OverviewPage(shell),
-        SendPage(shell),
+        SendPage(shell, PaymentReview(payments, proofs)),
         HistoryPage(shell),
         PaymentPage(shell),
         ReceivePage(shell),

@@ -24,6 +24,8 @@ _FIELD_OF_REFUSAL: Final = {
     PaymentRefusal.CURRENCY_UNKNOWN: "amount",
     PaymentRefusal.AMOUNT_INVALID: "amount",
     PaymentRefusal.AMOUNT_TOO_LARGE: "amount",
+    PaymentRefusal.OWN_LIMIT: "amount",
+    PaymentRefusal.DAY_LIMIT: "amount",
     PaymentRefusal.BALANCE_TOO_LOW: "amount",
     PaymentRefusal.MEMO_TOO_LONG: "memo",
     PaymentRefusal.PAYEE_INVALID: "payee",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,6 +14,8 @@ from wallet_appservice.books.spending import Category, Spending, guessed_categor
 from wallet_appservice.payments.records import PaymentKind, PaymentRecord
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import shown_payment
+
+_SPENT: Final = (PaymentKind.PAYMENT, PaymentKind.PURCHASE, PaymentKind.RED_PACKET)
 
 
 class PaymentPage:
@@ -31,7 +34,7 @@ class PaymentPage:
         if record is None:
             return await self._shell.missing(request, signed_in, _("There is no such payment of yours."))
         user = signed_in.user_id
-        is_spent = record.payer == user and record.kind in (PaymentKind.PAYMENT, PaymentKind.RED_PACKET)
+        is_spent = record.payer == user and record.kind in _SPENT
         chosen = await self._spending.category(user, record.id) if is_spent else None
         return await self._shell.page(
             request,
@@ -45,7 +48,7 @@ class PaymentPage:
             receipt=_text(record),
             is_spent=is_spent,
             categories=list(Category),
-            category=chosen or guessed_category(record.kind.value, record.subject),
+            category=chosen or guessed_category(record.kind.value),
             is_guessed=chosen is None,
             saved="saved" in request.query_params,
         )

@@ -10,15 +10,23 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
-from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.web.payment_form import PaymentForm, asked_form, order_of, read_form
+from wallet_appservice.web.proof_fields import (
+    PROOF_REFUSALS,
+    Asked,
+    PaymentReview,
+    page_status,
+    proof_in,
+)
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import wallet_view
 
 
 class SendPage:
-    def __init__(self, shell: WalletShell) -> None:
+    def __init__(self, shell: WalletShell, review: PaymentReview) -> None:
         self._shell = shell
+        self._proof = review
         self._payments = shell.payments
 
     def add_to(self, router: APIRouter) -> None:
@@ -47,13 +55,20 @@ class SendPage:
         if order is None:
             return await self._answer(request, signed_in, "send_form.html", status=422, form=form)
         refused = await self._payments.check(order)
-        if refused is not None:
+        needs_proof = refused is not None and refused.refusal is PaymentRefusal.CONFIRMATION_NEEDED
+        if refused is not None and not needs_proof:
             return await self._refused(request, signed_in, form, refused)
         announcement = _("Please check: {amount} to {payee}.").format(
             amount=self._shell.amount(order.money), payee=order.payee
         )
         return await self._answer(
-            request, signed_in, "send_review.html", form=form, order=order, announcement=announcement
+            request,
+            signed_in,
+            "send_review.html",
+            form=form,
+            order=order,
+            asked=await self._proof.asked(order, needs_proof=needs_proof),
+            announcement=announcement,
         )
 
     async def _change(self, request: Request) -> Response:
@@ -67,7 +82,8 @@ class SendPage:
         if order is None:
             return await self._answer(request, signed_in, "send_form.html", status=422, form=form)
         try:
-            outcome = await self._payments.pay(order)
+            proven = await self._proof.proven(order, fields)
+            outcome = proven if isinstance(proven, PaymentRefused) else await self._payments.pay(proven)
         except LedgerUnavailable:
             sentence = _("The wallet can't answer now. Pay again in a moment: it will not pay twice.")
             return await self._answer(
@@ -77,7 +93,20 @@ class SendPage:
                 status=503 if not by_htmx(request) else 200,
                 form=form.failed(sentence),
                 order=order,
+                asked=await self._proof.asked(order, needs_proof=proof_in(fields).is_given),
                 announcement=sentence,
+            )
+        if isinstance(outcome, PaymentRefused) and outcome.refusal in PROOF_REFUSALS:
+            # Nothing was spent but the proof: the same form again, with the same id.
+            return await self._answer(
+                request,
+                signed_in,
+                "send_review.html",
+                status=page_status(outcome),
+                form=form,
+                order=order,
+                asked=await self._proof.asked(order, needs_proof=True, problem=outcome.sentence),
+                announcement=outcome.sentence,
             )
         if isinstance(outcome, PaymentRefused):
             return await self._refused(request, signed_in, form, outcome)
@@ -102,7 +131,7 @@ class SendPage:
             request,
             signed_in,
             "send_form.html",
-            status=REFUSALS[refused.refusal].http_status,
+            status=page_status(refused),
             form=form.refused(refused, new_id=self._shell.new_id()),
             announcement=_("Nothing was paid. {reason}").format(reason=refused.sentence),
         )
@@ -125,12 +154,13 @@ class SendPage:
         *,
         form: PaymentForm,
         order: PaymentOrder | None = None,
+        asked: Asked | None = None,
         status: int = 200,
         announcement: str = "",
     ) -> Response:
         """The part of the page that changed, or without script the whole page with that part in place."""
         if not by_htmx(request):
-            return await self._page(request, signed_in, form=form, order=order, status=status)
+            return await self._page(request, signed_in, form=form, order=order, asked=asked, status=status)
         return self._shell.part(
             request,
             signed_in,
@@ -138,6 +168,7 @@ class SendPage:
             status=status,
             form=form,
             order=order,
+            asked=asked,
             announcement=announcement or " ".join(form.problems.values()),
             view=await wallet_view(self._payments, signed_in.user_id),
         )
@@ -149,6 +180,7 @@ class SendPage:
         *,
         form: PaymentForm,
         order: PaymentOrder | None = None,
+        asked: Asked | None = None,
         paid: PaymentRecord | None = None,
         status: int = 200,
     ) -> Response:
@@ -160,6 +192,7 @@ class SendPage:
             status=status,
             form=form,
             order=order,
+            asked=asked,
             paid=paid,
             view=await wallet_view(self._payments, signed_in.user_id),
             polls_on="send",

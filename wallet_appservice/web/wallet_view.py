@@ -139,7 +139,7 @@ def shown_payment(record: PaymentRecord, user: UserId, currencies: Currencies) -
     return ShownPayment(
         id=record.id,
         incoming=incoming,
-        title=_title(record.kind),
+        title=record.merchant.name if record.merchant else _title(record.kind),
         counterparty=counterparty,
         spoken=_spoken(record.kind, incoming=incoming),
         moved=format_change(moved_minor, _currency(record.money.currency, currencies)),
@@ -147,7 +147,7 @@ def shown_payment(record: PaymentRecord, user: UserId, currencies: Currencies) -
         at_ms=record.at_ms,
         waits=record.state is PaymentState.PENDING,
         went_back=record.state is PaymentState.RETURNED,
-        icon=_ICONS.get(record.kind, "receive" if incoming else "send"),
+        icon="shop" if record.merchant else _ICONS.get(record.kind, "receive" if incoming else "send"),
     )
 
 

@@ -162,13 +162,20 @@
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
   }
 
-  document.addEventListener("click", async (event) => {
-    const file = event.target.closest("a[download]");
-    if (file && !file.href.startsWith("blob:")) {
+  // Before htmx, which would put the file into the page.
+  document.addEventListener(
+    "click",
+    (event) => {
+      const file = event.target.closest("a[download]");
+      if (!file || file.href.startsWith("blob:")) return;
       event.preventDefault();
+      event.stopPropagation();
       download(file).catch(() => htmx.trigger(document.body, "weft:failed"));
-      return;
-    }
+    },
+    true
+  );
+
+  document.addEventListener("click", async (event) => {
     if (event.target.closest("[data-widget-sign-in]")) signIn();
     if (event.target.closest("[data-widget-sign-out]")) {
       const token = session?.token;
