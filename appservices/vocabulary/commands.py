@@ -5,6 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 HOME_COMMANDS: Final = ("login", "logout", "sessions")
-WALLET_COMMANDS: Final = ("balance", "history", "pay")
+WALLET_COMMANDS: Final = (
+    "balance",
+    "history",
+    "pay",
+    "request",
+    "split",
+    "redpacket",
+    "receive",
+    "refund",
+    "accept",
+    "pending",
+)
 HELP: Final = "help"
 COMMAND_PREFIX: Final = "!"

@@ -32,6 +32,7 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -123,7 +124,13 @@ def build_payments(
         service_users=frozenset(service_users(config)),
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
+        waits_for_acceptance=wallet_settings(config, database).waits_for_acceptance,
     )
+
+
+def wallet_settings(config: WeftConfig, database: Database) -> Settings:
+    """What the operator and everybody have chosen for wallets here."""
+    return Settings(database, acceptance=config.wallet.acceptance)
 
 
 @asynccontextmanager

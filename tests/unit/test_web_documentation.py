@@ -19,7 +19,8 @@ from appservices.chassis.web_sessions import (
 from wallet_appservice.payments.actions import HISTORY_MAX
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind
 from wallet_appservice.payments.refusals import REFUSALS
-from wallet_appservice.web.api import PAGE_DEFAULT, BalanceBody, NewPaymentBody, PaymentBody
+from wallet_appservice.web.api import PAGE_DEFAULT, BalanceBody, NewPaymentBody
+from wallet_appservice.web.api_values import PaymentBody
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocol"
 API = (DOCS / "wallet-api.md").read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
 from appservices.vocabulary.ids import TransferId, UserId, derived_id, localpart_of, server_of
+from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import Currencies, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
 from wallet_appservice.payments.actions import Payments
-from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord, PaymentState
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.payments.till import Outcome
 
@@ -97,13 +98,37 @@ class WalletCommands:
         day = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         amount = self._currencies.format(record.money)
         memo = f" · {record.memo}" if record.memo else ""
-        if record.kind is PaymentKind.DEPOSIT:
-            return f"{day}  +{amount}  deposit{memo}"
-        if record.kind is PaymentKind.WITHDRAWAL:
-            return f"{day}  −{amount}  withdrawal{memo}"
+        words = {"day": day, "amount": amount, "memo": memo}
+        other = localpart_of(record.payee if record.payer == user else record.payer)
+        return _history_sentence(record, user).format(**words, other=other)
+
+
+def _history_sentence(record: PaymentRecord, user: UserId) -> str:
+    if record.state is PaymentState.RETURNED:
+        return _("{day}  {amount}  not accepted, went back{memo}")
+    if record.state is PaymentState.PENDING:
         if record.payer == user:
-            return f"{day}  −{amount}  to {localpart_of(record.payee)}{memo}"
-        return f"{day}  +{amount}  from {localpart_of(record.payer)}{memo}"
+            return _("{day}  −{amount}  waits for {other} to accept{memo}")
+        return _("{day}  +{amount}  from {other}, waits for you to accept{memo}")
+    match record.kind:
+        case PaymentKind.DEPOSIT:
+            return _("{day}  +{amount}  deposit{memo}")
+        case PaymentKind.WITHDRAWAL:
+            return _("{day}  −{amount}  withdrawal{memo}")
+        case PaymentKind.RED_PACKET:
+            return _("{day}  −{amount}  red packet{memo}")
+        case PaymentKind.SHARE:
+            return _("{day}  +{amount}  from a red packet{memo}")
+        case PaymentKind.RETURN:
+            return _("{day}  +{amount}  came back{memo}")
+        case PaymentKind.REFUND if record.payer == user:
+            return _("{day}  −{amount}  refund to {other}{memo}")
+        case PaymentKind.REFUND:
+            return _("{day}  +{amount}  refund from {other}{memo}")
+        case PaymentKind.PAYMENT if record.payer == user:
+            return _("{day}  −{amount}  to {other}{memo}")
+        case PaymentKind.PAYMENT:
+            return _("{day}  +{amount}  from {other}{memo}")
 
 
 def _count(text: str) -> int | None:

@@ -53,9 +53,17 @@ class CopiedTable:
 def wallet_database_tables() -> list[Table]:
     """All tables of the wallet's database, those that others point to first."""
     # The modules with tables must be loaded; the imports of this one do so for the ledger only.
-    from wallet_appservice.storage import ledger_checkpoints, payment_tables
+    from wallet_appservice.storage import (
+        ledger_checkpoints,
+        payment_tables,
+        red_packet_tables,
+        refund_tables,
+        request_tables,
+        settings_tables,
+    )
 
-    assert ledger_checkpoints.ledger_checkpoints.metadata is payment_tables.payments.metadata
+    modules = (ledger_checkpoints, payment_tables, red_packet_tables, refund_tables, request_tables)
+    assert all(modules) and settings_tables.wallet_settings.metadata is wallet_tables.metadata
     return [*chassis_tables.metadata.sorted_tables, *wallet_tables.metadata.sorted_tables]
 
 

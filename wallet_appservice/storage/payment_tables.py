@@ -26,8 +26,12 @@ payments = Table(
     Column("subject", String(64), nullable=False, server_default=""),
     # The id of the payment that this one gives back.
     Column("of_id", String(32)),
+    # Until when a pending payment waits for its payee; the receipt of how it ended, once it has.
+    Column("expires_at_ms", BigInteger),
+    Column("end_receipt", Text),
     Index("payments_by_payer", "payer", "position"),
     Index("payments_by_payee", "payee", "position"),
     Index("payments_by_subject", "subject", "position"),
     Index("payments_by_of_id", "of_id"),
+    Index("payments_by_expiry", "state", "expires_at_ms"),
 )

@@ -109,6 +109,10 @@ def _payment(record: PaymentRecord, user: UserId, currencies: Currencies) -> Sho
         PaymentKind.DEPOSIT: ("Deposit", "Deposit"),
         PaymentKind.WITHDRAWAL: ("Withdrawal", "Withdrawal"),
         PaymentKind.PAYMENT: ("", "Received from" if incoming else "Paid to"),
+        PaymentKind.REFUND: ("Refund", "Refund from" if incoming else "Refund to"),
+        PaymentKind.RED_PACKET: ("Red packet", "Red packet"),
+        PaymentKind.SHARE: ("Red packet", "Red packet"),
+        PaymentKind.RETURN: ("Returned", "Returned"),
     }[record.kind]
     return ShownPayment(
         id=record.id,
