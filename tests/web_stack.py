@@ -20,31 +20,39 @@ from fastapi import FastAPI
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import WeftConfig
 from appservices.chassis.database import Write, open_database
+from appservices.chassis.homeserver import MatrixRefused
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, migrate
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
 from appservices.chassis.pages import Pages, install_shell
+from appservices.chassis.rooms import Members, Rooms
 from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_sessions import NewSession, SessionStore, SignInWay
 from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
 from appservices.portal.pages import portal_pages
 from appservices.portal.signin import sign_in_pages
-from appservices.vocabulary.ids import TransferId, UserId, derived_id
+from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
 from tests.synapse import free_port
+from wallet_appservice.chat.names import Names
+from wallet_appservice.chat.red_packet_messages import RedPacketMessages
+from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.people import People, build_people
 from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
+from wallet_appservice.web.people_api import people_api
 
 SERVER_NAME = "weft.example"
 EUR = CurrencyCode("EUR")
@@ -78,7 +86,11 @@ class WebStack:
     ledger: Ledger[Write]
     clock: SettableClock
     http: httpx.AsyncClient
+    dealings: People
+    """Requests, red packets and whatever else people do with one another."""
     people: set[UserId] = field(default_factory=set)
+    members: dict[RoomId, set[UserId]] = field(default_factory=dict)
+    """Who is in which room, besides the wallet."""
 
     def user(self, localpart: str) -> UserId:
         """A user who exists here."""
@@ -173,14 +185,18 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
             announcer=NullAnnouncer(),
             on_commit=lambda: None,
         )
+        settings = Settings(wallet_database, acceptance=config.wallet.acceptance)
         payments = Payments(
             till,
             service_users=frozenset({config.home_user, config.wallet_user}),
             payment_max=config.wallet.payment_max,
             user_exists=user_exists,
+            waits_for_acceptance=settings.waits_for_acceptance,
         )
+        members: dict[RoomId, set[UserId]] = {}
+        dealings = _people(config, payments, settings, members, clock)
         http = await stack.enter_async_context(httpx.AsyncClient())
-        app = web_app(config, sessions=sessions, payments=payments, http=http)
+        app = web_app(config, sessions=sessions, people=dealings, http=http)
         async with served(app, port=config.web.port):
             yield WebStack(
                 url=config.web.public_url,
@@ -191,7 +207,45 @@ async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
                 clock=clock,
                 http=http,
                 people=people,
+                dealings=dealings,
+                members=members,
             )
+
+
+def _people(
+    config: WeftConfig,
+    payments: Payments,
+    settings: Settings,
+    members: dict[RoomId, set[UserId]],
+    clock: SettableClock,
+) -> People:
+    async def fetch_members(room_id: RoomId) -> Members:
+        if room_id not in members:
+            raise MatrixRefused(status=403, errcode="M_FORBIDDEN", sentence="not in the room")
+        joined = {user: localpart_of(user).title() for user in (*members[room_id], config.wallet_user)}
+        return Members(joined, frozenset(), is_closed=True)
+
+    async def display_name(user: UserId) -> str:
+        return localpart_of(user).title()
+
+    rooms = Rooms(fetch_members, service_users=frozenset({config.wallet_user}))
+    names = Names(rooms, display_name, config.wallet_user)
+    return build_people(
+        payments,
+        settings,
+        request_teller=RequestMessages(
+            names, wallet_user=config.wallet_user, currencies=payments.currencies, clock=clock
+        ),
+        red_packet_teller=RedPacketMessages(
+            names,
+            wallet_user=config.wallet_user,
+            signing_key=payments.till.signing_key,
+            currencies=payments.currencies,
+            clock=clock,
+        ),
+        red_packet_max=config.wallet.red_packet_max,
+        clock=clock,
+    )
 
 
 @asynccontextmanager
@@ -213,16 +267,17 @@ async def served(app: FastAPI, *, port: int) -> AsyncIterator[None]:
 
 
 def web_app(
-    config: WeftConfig, *, sessions: SessionStore, payments: Payments, http: httpx.AsyncClient
+    config: WeftConfig, *, sessions: SessionStore, people: People, http: httpx.AsyncClient
 ) -> FastAPI:
     """As the composition root of `weft serve` puts it together, without the Matrix side."""
+    payments = people.payments
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     assets = Assets()
     guard = SessionGuard(sessions, config.web)
     portal = Pages(config.web, assets, PORTAL_TEMPLATES)
     install_shell(app, portal, assets)
     app.include_router(session_api(guard, OpenIdCheck(config, http)))
-    app.include_router(wallet_api(payments, guard))
+    app.include_router(wallet_api(payments, guard, people_api(people, guard, config.web.public_url)))
     app.include_router(sign_in_pages(guard, portal, config))
     app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=config.web.public_url))
     app.include_router(

@@ -21,7 +21,7 @@ from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
-from wallet_appservice.web.payment_form import PaymentForm, order_of, read_form
+from wallet_appservice.web.payment_form import PaymentForm, asked_form, order_of, read_form
 from wallet_appservice.web.wallet_view import amount_text, payments_view, wallet_view
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -55,7 +55,15 @@ class _WalletPage:
         self._tokens = tokens
 
     async def whole(
-        self, request: Request, widget: str = "", before: str = "", paid: str = "", payee: str = ""
+        self,
+        request: Request,
+        widget: str = "",
+        before: str = "",
+        paid: str = "",
+        payee: str = "",
+        amount: str = "",
+        currency: str = "",
+        memo: str = "",
     ) -> Response:
         if widget:
             return self._pages.render(request, "wallet_widget.html", widget=True)
@@ -66,7 +74,7 @@ class _WalletPage:
         return await self._page(
             request,
             signed_in,
-            form=PaymentForm(id=self._new_id(), payee=payee[:255]),
+            form=asked_form(self._new_id(), payee=payee, amount=amount, currency=currency, memo=memo),
             before=_position(before),
             paid=record,
         )

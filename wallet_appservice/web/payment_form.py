@@ -65,6 +65,17 @@ class PaymentForm:
         return next((name for name in ("payee", "amount", "memo") if name in self.problems), "payee")
 
 
+def asked_form(id: TransferId, *, payee: str, amount: str, currency: str, memo: str) -> PaymentForm:
+    """The form as a link asks for it (a QR code's, say). Nothing is paid before the payer has reviewed it."""
+    return PaymentForm(
+        id=id,
+        payee=payee.strip()[:FIELD_LENGTH_MAX],
+        amount=amount.strip()[:FIELD_LENGTH_MAX],
+        currency=currency.strip()[:FIELD_LENGTH_MAX],
+        memo=clean_memo(memo)[:FIELD_LENGTH_MAX],
+    )
+
+
 def read_form(fields: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
     """What a browser sent. An id that is none is replaced."""
     id = _text(fields, "id")
