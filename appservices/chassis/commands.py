@@ -10,72 +10,28 @@ import html
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from appservices.chassis.calls import Call
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.inbox import StoredEvent
-from appservices.chassis.messages import IncomingMessage, notice
-from appservices.chassis.outbox import Outgoing
+from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.commands import COMMAND_PREFIX, HELP, HOME_COMMANDS, WALLET_COMMANDS
-from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, localpart_of, server_of
+from appservices.vocabulary.ids import UserId, localpart_of, server_of
+from appservices.vocabulary.languages import _, isolated
 
 WORD_SHOWN_MAX = 24
 _PREFIXES = (COMMAND_PREFIX, "\uff01")
 _ALL_COMMANDS = frozenset({HELP, *HOME_COMMANDS, *WALLET_COMMANDS})
 
 
-@dataclass(frozen=True, slots=True)
-class CommandCall:
-    """One command that somebody typed, and the means to answer it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCall(Call):
+    """One command that somebody typed."""
 
     name: str
     arguments: str
     message: IncomingMessage
-    room: Room
-    stored: StoredEvent
-    service_user: UserId
-    now_ms: int
-
-    @property
-    def sender(self) -> UserId:
-        return self.message.sender
-
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody but the sender and this server's services reads along."""
-        return self.room.only_person == self.sender
-
-    def reply(self, text: str, *, formatted: str | None = None) -> Write:
-        """An answer in the room, as a reply to the command."""
-        content = notice(text, formatted=formatted, reply_to=self.message.event_id)
-        return self._outgoing("reply", content, room_id=self.room.room_id)
-
-    def answer_privately(
-        self,
-        text: str,
-        *,
-        formatted: str | None = None,
-        elsewhere: str = "I have answered you in our direct room.",
-    ) -> list[Write]:
-        """An answer that only the sender may read: here when alone with them, else by direct message.
-
-        In the second case `elsewhere` is what the room is told.
-        """
-        if self.is_private:
-            return [self.reply(text, formatted=formatted)]
-        direct = self._outgoing("direct", notice(text, formatted=formatted), to_user=self.sender)
-        return [direct, self.reply(elsewhere)]
-
-    def _outgoing(
-        self,
-        purpose: str,
-        content: dict[str, object],
-        *,
-        room_id: RoomId | None = None,
-        to_user: UserId | None = None,
-    ) -> Write:
-        outbox_id = OutboxId(derived_id(purpose, self.service_user, self.message.event_id))
-        return Outgoing(outbox_id, content, room_id=room_id, to_user=to_user).write(now_ms=self.now_ms)
 
 
 CommandHandler = Callable[[CommandCall], Awaitable[Sequence[Write] | None]]
@@ -84,7 +40,10 @@ CommandHandler = Callable[[CommandCall], Awaitable[Sequence[Write] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does."""
+    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does.
+
+    They are told in the language of who asks, so those that have words in them are `known` sentences.
+    """
 
     name: str
     usage: str
@@ -128,7 +87,17 @@ class CommandRouter:
         if not is_private and not any(character.isalnum() for character in name):
             # An exclamation alone is no command.
             return []
-        call = CommandCall(name, arguments, message, room, stored, self._service_user, self._clock())
+        call = CommandCall(
+            event_id=message.event_id,
+            sender=message.sender,
+            room=room,
+            stored=stored,
+            service_user=self._service_user,
+            now_ms=self._clock(),
+            name=name,
+            arguments=arguments,
+            message=message,
+        )
         if server_of(message.sender) != server_of(self._service_user):
             return self._answer_stranger(call)
         command = self._commands.get(name)
@@ -145,21 +114,25 @@ class CommandRouter:
         return next((user for user in self._service_users if user in room.members.joined), None)
 
     def _help(self, call: CommandCall) -> Write:
-        commands = list(self._commands.values())
-        text = "\n".join(f"{command.usage} — {command.summary}" for command in commands)
+        told = [(_(command.usage), _(command.summary)) for command in self._commands.values()]
+        told.append((f"{COMMAND_PREFIX}{HELP}", _("lists these commands")))
+        lines = [(isolated(usage), summary) for usage, summary in told]
         rows = "".join(
-            f"<li><code>{html.escape(command.usage)}</code> — {html.escape(command.summary)}</li>"
-            for command in commands
+            f"<li><code>{html.escape(usage)}</code> — {html.escape(summary)}</li>" for usage, summary in lines
         )
         return call.reply(
-            text + "\n!help — lists these commands",
-            formatted=(f"<ul>{rows}<li><code>!help</code> — lists these commands</li></ul>"),
+            "\n".join(f"{usage} — {summary}" for usage, summary in lines),
+            formatted=f"<ul>{rows}</ul>",
         )
 
     def _unknown(self, call: CommandCall) -> Write:
         example = next(iter(self._commands.values())).example
         word = "".join(character for character in call.name if character.isprintable())[:WORD_SHOWN_MAX]
-        return call.reply(f"I don't know “{word}”: type !help for what I can do, for example {example}.")
+        return call.reply(
+            _("I don't know “{word}”: type !help for what I can do, for example {example}.").format(
+                word=isolated(word), example=isolated(_(example))
+            )
+        )
 
     def _answer_stranger(self, call: CommandCall) -> Sequence[Write]:
         """People of other servers have services of their own, which answer them when they are here."""
@@ -168,8 +141,14 @@ class CommandRouter:
             return []
         return [
             call.reply(
-                f"I serve the people of {server_of(self._service_user)} only; "
-                f"invite your own server's service, {own_service}, to use !{call.name} here."
+                _(
+                    "I serve the people of {server} only; invite your own server's service, {service}, "
+                    "to use {command} here."
+                ).format(
+                    server=isolated(server_of(self._service_user)),
+                    service=isolated(own_service),
+                    command=isolated(f"{COMMAND_PREFIX}{call.name}"),
+                )
             )
         ]
 

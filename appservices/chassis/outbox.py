@@ -2,6 +2,9 @@
 
 The outbox id is the Matrix transaction id, so that sending again after a crash can't post twice. Events for
 one destination go in order; a homeserver that is away only delays them.
+
+A message may have new versions (edits, `m.replace`). Of several versions that wait only the last is sent, so
+a message that changes often costs its room few events.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -27,8 +30,10 @@ logger = logging.getLogger(__name__)
 DESTINATIONS_AT_ONCE_MAX = 16
 POLL_SECONDS = 1.0
 RETRY_PAUSE_SECONDS_MAX = 60.0
-KEPT_MS = 7 * 24 * 3600 * 1000
+KEPT_MS = 60 * 24 * 3600 * 1000
+"""How long a sent event is known by what it is about; nothing that people react to stays open longer."""
 PROBLEM_LENGTH_MAX = 500
+SUBJECT_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 SENT, FAILED = "sent", "failed"
 
@@ -44,6 +49,10 @@ class Outgoing:
     room_id: RoomId | None = None
     to_user: UserId | None = None
     event_type: str = "m.room.message"
+    subject: str = ""
+    """What it is about, `kind:id`, for whoever reacts or replies to it."""
+    replaces: OutboxId | None = None
+    """The message that this is a new version of; `content` is then the whole new content."""
 
     def write(self, *, now_ms: int) -> Write:
         """The outbox row, to be committed with what it tells of."""
@@ -59,12 +68,22 @@ class Outgoing:
                 "content": json.dumps(self.content, separators=(",", ":")),
                 "state": WAITING,
                 "created_at_ms": now_ms,
+                "subject": self.subject,
+                "replaces": self.replaces,
                 "problem": "",
             },
         )
 
 
-SendEvent = Callable[[Outgoing], Awaitable[EventId]]
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Where an event was sent, and as which."""
+
+    room_id: RoomId
+    event_id: EventId
+
+
+SendEvent = Callable[[Outgoing], Awaitable[Sent]]
 """Sends one event with its outbox id as transaction id. Raises MatrixRefused or MatrixUnavailable."""
 
 
@@ -72,6 +91,10 @@ SendEvent = Callable[[Outgoing], Awaitable[EventId]]
 class _Waiting:
     position: int
     outgoing: Outgoing
+
+
+class FirstVersionWaits(Exception):
+    """A new version of a message that is still to be sent, elsewhere in the queue; it is tried again."""
 
 
 class Outbox:
@@ -102,6 +125,19 @@ class Outbox:
             found = await work.execute(select(outbox.c.position).where(outbox.c.outbox_id == outbox_id))
             return found.first() is not None
 
+    async def subject_of(self, event_id: EventId) -> str | None:
+        """What one of our events is about; "" when about nothing, None when it is not known as ours.
+
+        An event can be reacted to before it is recorded as sent, so while something is being sent this
+        looks again for a moment.
+        """
+        for pause_seconds in SUBJECT_PAUSES_SECONDS:
+            subject, is_sending = await self._look_up(event_id)
+            if subject is not None or not is_sending:
+                return subject
+            await asyncio.sleep(pause_seconds)
+        return None
+
     async def counts(self) -> dict[str, int]:
         """How many events are waiting and how many were refused for good."""
         return await self._queue.counts()
@@ -114,8 +150,11 @@ class Outbox:
         pause_seconds = 1.0
         while True:
             try:
-                event_id = await self._send(waiting.outgoing)
-                await self._record(waiting, state=SENT, event_id=event_id)
+                outgoing = await self._resolved(waiting)
+                if outgoing is None:
+                    await self._record(waiting, state=SENT)
+                else:
+                    await self._record(waiting, state=SENT, sent=await self._send(outgoing))
                 return
             except MatrixRefused as refused:
                 logger.warning("event %s was refused: %s", waiting.outgoing.outbox_id, refused)
@@ -131,14 +170,59 @@ class Outbox:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, RETRY_PAUSE_SECONDS_MAX)
 
+    async def _resolved(self, waiting: _Waiting) -> Outgoing | None:
+        """What is to be sent: for a new version, an edit of the event that the first one became.
+
+        None when it need not be sent, since a later version waits or there is nothing to be replaced.
+        """
+        outgoing = waiting.outgoing
+        if outgoing.replaces is None:
+            return outgoing
+        async with self._database.read() as work:
+            later = await work.execute(
+                select(outbox.c.position).where(
+                    outbox.c.replaces == outgoing.replaces,
+                    outbox.c.position > waiting.position,
+                    outbox.c.state == WAITING,
+                )
+            )
+            if later.first() is not None:
+                return None
+            found = await work.execute(select(outbox).where(outbox.c.outbox_id == outgoing.replaces))
+            first = found.first()
+        if first is None or first.state == FAILED:
+            return None
+        if first.event_id is None or first.sent_room_id is None:
+            raise FirstVersionWaits(f"{outgoing.replaces} has not been sent yet")
+        return replace(
+            outgoing,
+            content=_edit(outgoing.content, EventId(first.event_id)),
+            room_id=RoomId(first.sent_room_id),
+            to_user=None,
+        )
+
+    async def _look_up(self, event_id: EventId) -> tuple[str | None, bool]:
+        async with self._database.read() as work:
+            found = await work.execute(select(outbox.c.subject).where(outbox.c.event_id == event_id))
+            row = found.first()
+            if row is not None:
+                return str(row.subject), False
+            waiting = await work.execute(select(outbox.c.position).where(outbox.c.state == WAITING).limit(1))
+            return None, waiting.first() is not None
+
     async def _record(
-        self, waiting: _Waiting, *, state: str, event_id: EventId | None = None, problem: str = ""
+        self, waiting: _Waiting, *, state: str, sent: Sent | None = None, problem: str = ""
     ) -> None:
         async with self._database.begin() as work:
             await work.execute(
                 update(outbox)
                 .where(outbox.c.position == waiting.position)
-                .values(state=state, event_id=event_id, problem=problem[:PROBLEM_LENGTH_MAX])
+                .values(
+                    state=state,
+                    event_id=sent.event_id if sent else None,
+                    sent_room_id=sent.room_id if sent else None,
+                    problem=problem[:PROBLEM_LENGTH_MAX],
+                )
             )
             await work.commit()
 
@@ -157,5 +241,20 @@ def _waiting(row: Row[Any]) -> tuple[str, _Waiting]:
         room_id=RoomId(row.room_id) if row.room_id else None,
         to_user=UserId(row.to_user) if row.to_user else None,
         event_type=row.event_type,
+        subject=row.subject,
+        replaces=OutboxId(row.replaces) if row.replaces else None,
     )
     return row.room_id or row.to_user, _Waiting(row.position, outgoing)
+
+
+def _edit(content: Mapping[str, Any], event_id: EventId) -> dict[str, Any]:
+    """The content as a new version of the event (Matrix spec, "Event replacements"): whom it mentions is not
+    told again, and what it answered stays as it was."""
+    new = {name: value for name, value in content.items() if name != "m.relates_to"}
+    return {
+        **new,
+        "body": f"* {new.get('body', '')}",
+        "m.mentions": {},
+        "m.new_content": new,
+        "m.relates_to": {"rel_type": "m.replace", "event_id": event_id},
+    }

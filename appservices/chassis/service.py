@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.config import Registration
@@ -24,11 +25,13 @@ from appservices.chassis.encryption import BotDevice, EncryptionUnsupported, Und
 from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailable, path_of
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
 from appservices.chassis.messages import IncomingMessage, notice
-from appservices.chassis.outbox import Outbox, Outgoing
+from appservices.chassis.outbox import Outbox, Outgoing, Sent
+from appservices.chassis.reactions import Reaction, ReactionCall, ReactionHandler
 from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
 from appservices.chassis.transactions import transaction_routes
 from appservices.vocabulary.events import HOME_ROOM_TYPE
-from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id, server_of
+from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, server_of
+from appservices.vocabulary.languages import _, speaking
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ PARKED_RETRY_SECONDS = 30.0
 PING_PAUSES_SECONDS = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 PARKED_RETRY_PAUSE_SECONDS = 0.2
 START_PAUSE_SECONDS_MAX = 10.0
-_MESSAGES = frozenset({"m.room.message", "m.room.encrypted"})
+_FROM_PEOPLE = frozenset({"m.room.message", "m.room.encrypted", "m.reaction"})
 # What changes who may read, and how we must write.
 _ROOM_CHANGES = READERS_CHANGE | {"m.room.encryption", "m.room.power_levels"}
 # Join rules by which nobody comes in without a member's doing.
@@ -66,16 +69,20 @@ class Service:
         open_device: Callable[[], Awaitable[BotDevice]],
         registration: Registration,
         clock: Clock,
+        language_of: LanguageOf = english_for_all,
     ) -> None:
+        """`language_of` says in which language the service speaks with a user, whatever it says."""
         self.identity = identity
         self.is_ready = False
         self._device: BotDevice | None = None
         self._open_device = open_device
         self._clock = clock
+        self._language_of = language_of
         self._registration = registration
         self._on_allowed: Callable[[RoomId], Awaitable[None]] | None = None
         self._welcome: Callable[[UserId], tuple[str, str]] | None = None
         self._router: CommandRouter | None = None
+        self._react: ReactionHandler | None = None
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._own_server = server_of(identity.user_id)
@@ -93,6 +100,10 @@ class Service:
     def use(self, router: CommandRouter) -> None:
         """Gives the service its commands; to be called before `start`."""
         self._router = router
+
+    def on_reaction(self, handler: ReactionHandler) -> None:
+        """Gives the service what to do when a person reacts to one of its messages; before `start`."""
+        self._react = handler
 
     def on_allowed(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
         """Registers what to do in a room that the service has joined, and when its power levels change.
@@ -139,7 +150,7 @@ class Service:
     # The way in.
 
     def _is_wanted(self, event: Mapping[str, Any]) -> bool:
-        if event["type"] in _MESSAGES:
+        if event["type"] in _FROM_PEOPLE:
             return event["sender"] not in self.identity.service_users
         return event["type"] in _ROOM_CHANGES
 
@@ -154,6 +165,10 @@ class Service:
                 self._device.observe(dict(event))
 
     async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
+        with speaking(await self._language_of(UserId(stored.event["sender"]))):
+            return await self._apply(stored)
+
+    async def _apply(self, stored: StoredEvent) -> Sequence[Write] | None:
         event: Mapping[str, Any] = stored.event
         if event["type"] == "m.room.member":
             return await self._own_membership(stored)
@@ -165,6 +180,9 @@ class Service:
                 event = await self._clear(stored)
             except Undecryptable as problem:
                 return await self._unreadable(stored, problem)
+        reaction = Reaction.from_event(event)
+        if reaction is not None:
+            return await self._reacted(reaction, stored)
         message = IncomingMessage.from_event(event)
         if message is None or self._router is None:
             return []
@@ -174,6 +192,26 @@ class Service:
             # We are not in the room any more, so nobody there can be answered.
             return []
         return await self._router.route(message, room, stored)
+
+    async def _reacted(self, reaction: Reaction, stored: StoredEvent) -> Sequence[Write] | None:
+        subject = await self.outbox.subject_of(reaction.to) if self._react is not None else None
+        if self._react is None or not subject:
+            return []
+        try:
+            room = await self.rooms.room(stored.room_id)
+        except MatrixRefused:
+            return []
+        call = ReactionCall(
+            event_id=stored.event_id,
+            sender=reaction.sender,
+            room=room,
+            stored=stored,
+            service_user=self.identity.user_id,
+            now_ms=self._clock(),
+            key=reaction.key,
+            subject=subject,
+        )
+        return await self._react(call)
 
     async def _clear(self, stored: StoredEvent) -> Mapping[str, Any]:
         """The event decrypted; waits a moment for the key of a new one. Raises KeyNotYetHere."""
@@ -205,7 +243,7 @@ class Service:
             return []
         if room.only_person != stored.event["sender"]:
             return []
-        text = f"I can't read this message: {problem.sentence}"
+        text = _("I can't read this message: {reason}").format(reason=_(problem.sentence))
         return [self._notice(stored, "unreadable", text)]
 
     def _notice(self, stored: StoredEvent, purpose: str, text: str) -> Write:
@@ -249,34 +287,37 @@ class Service:
         person = await self.direct_rooms.note_home(room_id)
         if person is None or self._welcome is None or await self.outbox.knows(_welcome_id(room_id)):
             return []
-        text, formatted = self._welcome(person)
+        with speaking(await self._language_of(person)):
+            text, formatted = self._welcome(person)
         outgoing = Outgoing(_welcome_id(room_id), notice(text, formatted=formatted), room_id=room_id)
         return [outgoing.write(now_ms=self._clock())]
 
-    def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
+    async def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
         """What the room is told about an event that could not be applied: only where we had read it."""
         if stored.event["type"] != "m.room.message":
             return []
         body = stored.event["content"].get("body")
         if not isinstance(body, str) or not body.startswith("!"):
             return []
-        text = (
-            "Something went wrong on our side and this command was put aside. Please look at your history "
-            "before you send it again."
-        )
+        with speaking(await self._language_of(UserId(stored.event["sender"]))):
+            text = _(
+                "Something went wrong on our side and this command was put aside. Please look at your "
+                "history before you send it again."
+            )
         return [self._notice(stored, "given up", text)]
 
     # The way out.
 
-    async def _send(self, outgoing: Outgoing) -> EventId:
+    async def _send(self, outgoing: Outgoing) -> Sent:
         room_id = outgoing.room_id
         if room_id is None:
             assert outgoing.to_user is not None
             room_id = await self.direct_rooms.room_for(outgoing.to_user)
         try:
-            return await self.device.send(
+            event_id = await self.device.send(
                 room_id, outgoing.event_type, dict(outgoing.content), transaction_id=outgoing.outbox_id
             )
+            return Sent(room_id, event_id)
         except EncryptionUnsupported as unsupported:
             raise MatrixRefused(
                 status=400, errcode="DEV_WEFT_ENCRYPTION_UNSUPPORTED", sentence=str(unsupported)

@@ -35,9 +35,17 @@ outbox = Table(
     Column("content", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
+    # Where it was sent and as which event, once it is.
+    Column("sent_room_id", String(255)),
     Column("event_id", String(255)),
+    # What the event is about, `kind:id`, for whoever reacts or replies to it.
+    Column("subject", String(64), nullable=False, server_default=""),
+    # The outbox id of the message that this one is a new version of.
+    Column("replaces", String(64)),
     Column("problem", Text, nullable=False, default=""),
     Index("outbox_by_state", "state", "position"),
+    Index("outbox_by_event", "event_id"),
+    Index("outbox_by_replaced", "replaces", "position"),
 )
 
 direct_rooms = Table(

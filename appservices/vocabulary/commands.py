@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-HOME_COMMANDS: Final = ("login", "logout", "sessions")
-WALLET_COMMANDS: Final = ("balance", "history", "pay")
+HOME_COMMANDS: Final = ("language", "login", "logout", "sessions")
+WALLET_COMMANDS: Final = ("balance", "history", "pay", "statement")
 HELP: Final = "help"
 COMMAND_PREFIX: Final = "!"

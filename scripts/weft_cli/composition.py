@@ -10,12 +10,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
-from appservices.chassis.clock import system_clock
+from appservices.chassis.chosen_languages import ChosenLanguages
+from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
     ConfigInvalid,
@@ -31,7 +33,13 @@ from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
-from wallet_appservice.payments.actions import Announcer, Payments
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.audit import AuditLog
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Gate
+from wallet_appservice.payments.merchants.desk import MerchantRules
+from wallet_appservice.payments.protection import Protection, protect
+from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
@@ -106,19 +114,59 @@ def build_payments(
     user_exists: Callable[[UserId], Awaitable[bool]],
     on_commit: Callable[[], None],
 ) -> Payments:
-    return Payments(
+    till = Till(
         database=database,
         ledger=ledger,
         wallet_user=config.wallet_user,
-        service_users=frozenset(service_users(config)),
         signing_key=load_signing_key(
             config, key="wallet.signing_key_file", name=config.wallet.signing_key_file
         ),
         currencies=config.wallet.kept_currencies,
-        payment_max=config.wallet.payment_max,
         announcer=announcer,
-        user_exists=user_exists,
         on_commit=on_commit,
+    )
+    wallet = config.wallet
+    gate = Gate(
+        database,
+        currencies=wallet.kept_currencies,
+        operator=OperatorLimits(
+            payment_max=wallet.payment_max,
+            day_max=wallet.day_max,
+            chat_max=wallet.chat_max,
+            no_pin_max=wallet.no_pin_max,
+        ),
+        clock=system_clock,
+    )
+    return Payments(
+        till,
+        service_users=frozenset(service_users(config)),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
+        gate=gate,
+    )
+
+
+def build_protection(
+    config: WeftConfig, database: Database, payments: Payments, *, on_commit: Callable[[], None]
+) -> Protection:
+    """Limits, proofs, confirmations, budgets and audit of these payments."""
+    return protect(
+        payments.gate,
+        database,
+        pay=payments.pay,
+        currencies=config.wallet.kept_currencies,
+        public_url=config.web.public_url,
+        clock=system_clock,
+        tokens=Tokens(),
+        on_commit=on_commit,
+    )
+
+
+def merchant_rules(config: WeftConfig) -> MerchantRules:
+    return MerchantRules(
+        members_may_open=config.wallet.merchants == "open",
+        no_pin_max=config.wallet.no_pin_max,
+        webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
 
 
@@ -160,6 +208,7 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     database=database,
                     ledger=ledger,
                     announcer=DirectAnnouncer(
+                        language_of=partial(_language_of, config),
                         wallet_user=config.wallet_user,
                         currencies=config.wallet.kept_currencies,
                         clock=system_clock,
@@ -168,5 +217,23 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     on_commit=lambda: None,
                 )
                 yield payments
+                # What this command wrote into the audit log is linked before it ends.
+                await AuditLog(database).chain()
     finally:
         await database.close()
+
+
+async def _language_of(config: WeftConfig, user: UserId) -> str:
+    """The language to tell the user in, looked up in the home database, which is not needed otherwise."""
+    database = open_configured_database(config, key="home.database", url=config.home.database)
+    try:
+        if not _is_there(database):
+            return config.language
+        return await ChosenLanguages(database, default=config.language).spoken_with(user)
+    finally:
+        await database.close()
+
+
+def _is_there(database: Database) -> bool:
+    """Whether looking into the database would not make it."""
+    return not database.is_sqlite or Path(str(database.engine.url.database)).is_file()

@@ -25,7 +25,7 @@ from tests.postgres import Postgresql
 from tests.stack import WEFT, run_weft
 from wallet_appservice.ledger.values import TransferMode
 from wallet_appservice.payments.accounts import user_account
-from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import Movement, PaymentOrder, PaymentRecord
 from wallet_appservice.storage.database_move import (
     MoveRefused,
     move_database,
@@ -41,7 +41,7 @@ PAYMENTS_COUNT = 12
 
 
 class TellsNobody:
-    async def prepare(self, _order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
+    async def prepare(self, _movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         return lambda record: [Write(insert(outbox), _outbox_row(record.id))]
 
 

@@ -14,7 +14,7 @@ from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, open_database
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
-from appservices.chassis.outbox import Outbox, Outgoing, SendEvent
+from appservices.chassis.outbox import Outbox, Outgoing, SendEvent, Sent
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId
 
 
@@ -48,6 +48,25 @@ async def put(database: Database, *names: str, room_id: str = "!r") -> None:
         await work.commit()
 
 
+def sent_as(outgoing: Outgoing) -> Sent:
+    return Sent(outgoing.room_id or RoomId("!direct"), EventId(f"${outgoing.outbox_id}"))
+
+
+async def put_versions(database: Database, *bodies: str) -> None:
+    """A message about a red packet, and new versions of it."""
+    async with database.begin() as work:
+        for number, body in enumerate(bodies):
+            outgoing = Outgoing(
+                OutboxId(f"version {number}"),
+                {"body": body, "msgtype": "m.notice"},
+                room_id=RoomId("!r"),
+                subject="" if number else "red_packet:7",
+                replaces=OutboxId("version 0") if number else None,
+            )
+            await work.apply([outgoing.write(now_ms=system_clock())])
+        await work.commit()
+
+
 async def until_empty(outbox: Outbox) -> None:
     async with asyncio.timeout(10):
         while (await outbox.counts()).get("waiting"):
@@ -57,9 +76,9 @@ async def until_empty(outbox: Outbox) -> None:
 async def test_what_another_process_wrote_is_sent_in_order(database: Database) -> None:
     sent: list[str] = []
 
-    async def send(outgoing: Outgoing) -> EventId:
+    async def send(outgoing: Outgoing) -> Sent:
         sent.append(outgoing.outbox_id)
-        return EventId(f"${outgoing.outbox_id}")
+        return sent_as(outgoing)
 
     async with running(database, send) as outbox:
         await put(database, "1", "2", "3")
@@ -70,14 +89,14 @@ async def test_what_another_process_wrote_is_sent_in_order(database: Database) -
 async def test_what_was_sent_but_not_recorded_is_sent_again_under_the_same_id(database: Database) -> None:
     sent: list[str] = []
 
-    async def send_and_hang(outgoing: Outgoing) -> EventId:
+    async def send_and_hang(outgoing: Outgoing) -> Sent:
         sent.append(outgoing.outbox_id)
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def send(outgoing: Outgoing) -> EventId:
+    async def send(outgoing: Outgoing) -> Sent:
         sent.append(outgoing.outbox_id)
-        return EventId("$e")
+        return sent_as(outgoing)
 
     await put(database, "1")
     async with running(database, send_and_hang):
@@ -90,13 +109,13 @@ async def test_what_was_sent_but_not_recorded_is_sent_again_under_the_same_id(da
 async def test_an_absent_homeserver_delays_and_a_refusal_ends(database: Database) -> None:
     tries: list[str] = []
 
-    async def send(outgoing: Outgoing) -> EventId:
+    async def send(outgoing: Outgoing) -> Sent:
         tries.append(outgoing.outbox_id)
         if outgoing.outbox_id == "kicked":
             raise MatrixRefused(status=403, errcode="M_FORBIDDEN", sentence="not in the room")
         if tries == ["kicked", "later"]:
             raise MatrixUnavailable("away")
-        return EventId("$e")
+        return sent_as(outgoing)
 
     await put(database, "kicked", "later", "after")
     async with running(database, send) as outbox:
@@ -111,9 +130,9 @@ async def test_more_than_fits_in_at_once_is_sent_once_each(
     monkeypatch.setattr(stored_queue, "LOADED_MAX", 20)
     sent: list[str] = []
 
-    async def send(outgoing: Outgoing) -> EventId:
+    async def send(outgoing: Outgoing) -> Sent:
         sent.append(outgoing.outbox_id)
-        return EventId("$e")
+        return sent_as(outgoing)
 
     names = [str(number) for number in range(200)]
     async with running(database, send) as outbox:
@@ -125,6 +144,57 @@ async def test_more_than_fits_in_at_once_is_sent_once_each(
             outbox.wake()
             await asyncio.sleep(0)
     assert sorted(sent) == sorted(names)
+
+
+async def test_of_several_new_versions_that_wait_only_the_last_is_sent(database: Database) -> None:
+    sent: list[Outgoing] = []
+
+    async def send(outgoing: Outgoing) -> Sent:
+        sent.append(outgoing)
+        return sent_as(outgoing)
+
+    await put_versions(database, "nobody opened it", "one opened it", "two opened it")
+    async with running(database, send) as outbox:
+        await until_empty(outbox)
+    first, edit = sent
+    assert first.content["body"] == "nobody opened it"
+    assert edit.content == {
+        "msgtype": "m.notice",
+        "body": "* two opened it",
+        "m.mentions": {},
+        "m.new_content": {"msgtype": "m.notice", "body": "two opened it"},
+        "m.relates_to": {"rel_type": "m.replace", "event_id": "$version 0"},
+    }
+
+
+async def test_a_new_version_of_what_was_refused_is_not_sent(database: Database) -> None:
+    async def send(outgoing: Outgoing) -> Sent:
+        if outgoing.outbox_id == "version 0":
+            raise MatrixRefused(status=403, errcode="M_FORBIDDEN", sentence="not in the room")
+        raise AssertionError(outgoing)
+
+    await put_versions(database, "first", "second")
+    async with running(database, send) as outbox:
+        await until_empty(outbox)
+        assert await outbox.counts() == {"failed": 1}
+
+
+async def test_what_an_event_is_about_is_known_even_if_it_is_asked_before_its_sending_is_recorded(
+    database: Database,
+) -> None:
+    asked: list[asyncio.Task[str | None]] = []
+
+    async def send(outgoing: Outgoing) -> Sent:
+        # Whoever sees the event is quicker than our own note of it.
+        asked.append(asyncio.create_task(outbox.subject_of(EventId("$version 0"))))
+        await asyncio.sleep(0.1)
+        return sent_as(outgoing)
+
+    await put_versions(database, "a red packet")
+    async with running(database, send) as outbox:
+        await until_empty(outbox)
+        assert await asked[0] == "red_packet:7"
+        assert await outbox.subject_of(EventId("$of somebody else")) is None
 
 
 def test_an_outgoing_event_has_one_destination() -> None:

@@ -21,9 +21,10 @@ from appservices.vocabulary.schemas import check_block
 from appservices.vocabulary.signing import SigningKey, verify_json
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
-from wallet_appservice.payments.actions import Outcome, Payments
+from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.till import Outcome, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
@@ -57,17 +58,20 @@ async def wallet(tmp_path: Path) -> AsyncIterator[Wallet]:
         return user in (ALICE, BOB)
 
     async with Ledger(SqlLedgerStore(database), clock=system_clock) as ledger:
-        payments = Payments(
+        till = Till(
             database=database,
             ledger=ledger,
             wallet_user=WALLET,
-            service_users=frozenset({WALLET}),
             signing_key=SigningKey.generate(),
             currencies=currencies,
-            payment_max=1_000,
             announcer=DirectAnnouncer(wallet_user=WALLET, currencies=currencies, clock=system_clock),
-            user_exists=user_exists,
             on_commit=lambda: None,
+        )
+        payments = Payments(
+            till,
+            service_users=frozenset({WALLET}),
+            payment_max=1_000,
+            user_exists=user_exists,
         )
         await payments.deposit(user=ALICE, money=Money(10_000, EUR), id=new_id("deposit"))
         yield Wallet(payments, database)

@@ -15,8 +15,9 @@ from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.schemas import SCHEMA_NAMES, check_block
 from appservices.vocabulary.signing import SigningKey
+from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.receipts import sign_receipt
-from wallet_appservice.payments.records import PaymentKind
+from wallet_appservice.payments.records import Movement, PaymentKind, PaymentState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol" / "README.md").read_text(encoding="utf-8")
 
@@ -27,18 +28,19 @@ def test_the_example_that_verifies_a_receipt_does() -> None:
     exec(example, names)
     key = SigningKey.generate()
     wallet = UserId("@wallet:a.example")
-    receipt = sign_receipt(
+    alice, bob = UserId("@alice:a.example"), UserId("@bob:a.example")
+    eur = CurrencyCode("EUR")
+    movement = Movement(
         id=TransferId("9f86d081884c7d659a2feaa0c55ad015"),
         kind=PaymentKind.PAYMENT,
-        payer=UserId("@alice:a.example"),
-        payee=UserId("@bob:a.example"),
-        money=Money(1250, CurrencyCode("EUR")),
+        payer=alice,
+        payee=bob,
+        money=Money(1250, eur),
+        debit=user_account(alice, eur),
+        credit=user_account(bob, eur),
         memo="lunch 🍜",
-        at_ms=1795305600000,
-        room_id=None,
-        wallet=wallet,
-        key=key,
     )
+    receipt = sign_receipt(movement, state=PaymentState.POSTED, at_ms=1795305600000, wallet=wallet, key=key)
     keys = {"service": wallet, "keys": {key.key_id: key.public_base64}}
     check_block("receipt", receipt)
     check_block("keys", keys)

@@ -18,6 +18,10 @@ EUR = iso_currency("EUR")
 assert EUR is not None
 CURRENCIES = Currencies((EUR, Currency(CurrencyCode("HOUR"), 1, "HOUR")))
 
+ANY_WORDS = dict.fromkeys(
+    ("server", "currencies", "payment_max", "memo_length_max", "payer", "payee", "available"), "x"
+)
+
 
 def judged(**typed: str) -> PaymentOrder | PaymentForm:
     form = read_form({"id": ID, "payee": "bob", "amount": "1", **typed}, new_id=OTHER_ID)
@@ -89,13 +93,19 @@ def test_the_id_stays_with_the_form_and_a_forged_one_is_replaced() -> None:
 
 def test_after_a_refusal_the_next_try_has_a_new_id_and_after_no_answer_the_same() -> None:
     form = PaymentForm(id=ID, payee="bob", amount="1")
-    refused = form.refused(PaymentRefused(PaymentRefusal.BALANCE_TOO_LOW, "Too little."), new_id=OTHER_ID)
-    assert (refused.id, dict(refused.problems)) == (OTHER_ID, {"amount": "Too little."})
+    refused = form.refused(
+        PaymentRefused.because(PaymentRefusal.BALANCE_TOO_LOW, available="€1.00"), new_id=OTHER_ID
+    )
+    assert (refused.id, dict(refused.problems)) == (
+        OTHER_ID,
+        {"amount": "That is more than you have: you can pay €1.00 at most."},
+    )
     failed = form.failed("No answer.")
     assert (failed.id, dict(failed.problems)) == (ID, {"": "No answer."})
 
 
 def test_every_refusal_stands_somewhere_on_the_form() -> None:
     for refusal in PaymentRefusal:
-        form = PaymentForm(id=ID).refused(PaymentRefused(refusal, "No."), new_id=OTHER_ID)
+        refused = PaymentRefused(refusal, ANY_WORDS)
+        form = PaymentForm(id=ID).refused(refused, new_id=OTHER_ID)
         assert set(form.problems) <= {"", "payee", "amount", "memo"} and len(form.problems) == 1

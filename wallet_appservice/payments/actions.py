@@ -7,78 +7,36 @@ a command is done) is committed in the ledger's own transaction.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
 
-from sqlalchemy import Row, insert, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, text
 
-from appservices.chassis.database import Database, Write
-from appservices.vocabulary.ids import (
-    RoomId,
-    TransferId,
-    UserId,
-    derived_id,
-    is_ledger_id,
-    is_user_id,
-    server_of,
-)
+from appservices.chassis.clock import system_clock
+from appservices.chassis.database import Write
+from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
-from appservices.vocabulary.signing import SigningKey
-from wallet_appservice.ledger.engine import Ledger, Submission
-from wallet_appservice.ledger.values import (
-    AccountKind,
-    NewAccount,
-    Transfer,
-    TransferCode,
-    TransferRefusal,
-    TransferResult,
-)
-from wallet_appservice.payments.accounts import issuance_account, user_account
-from wallet_appservice.payments.receipts import sign_receipt
+from wallet_appservice.ledger.values import AccountKind, NewAccount
+from wallet_appservice.payments.accounts import issuance_account, merchant_account, user_account
+from wallet_appservice.payments.audit import AuditAction, audit_write
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Admission, Gate, Spending
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
+    Authority,
     Balance,
+    MerchantName,
+    Movement,
     PaymentKind,
     PaymentOrder,
     PaymentRecord,
     clean_memo,
 )
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.till import Outcome, Tell, Till, record_of, tell_nothing
 from wallet_appservice.storage.ledger_tables import ledger_accounts
 from wallet_appservice.storage.payment_tables import payments
 
 HISTORY_MAX = 100
-
-Outcome = PaymentRecord | PaymentRefused
-Tell = Callable[[Outcome], Sequence[Write]]
-"""What a way in adds to the transaction once the outcome is known. It must be quick and not fail."""
-
-_INSERT = insert(payments)
-_CODES = {
-    PaymentKind.PAYMENT: TransferCode.PAYMENT,
-    PaymentKind.DEPOSIT: TransferCode.DEPOSIT,
-    PaymentKind.WITHDRAWAL: TransferCode.WITHDRAWAL,
-}
-
-
-class Announcer(Protocol):
-    """Tells people of a payment, in rooms."""
-
-    async def prepare(self, order: PaymentOrder) -> Callable[[PaymentRecord], Sequence[Write]]:
-        """Looks up what the receipt's sentence needs; the result makes the outbox rows.
-
-        Raises RoomNotShared when the order names a room in which payer and wallet are not both.
-        """
-        ...
-
-
-class RoomNotShared(Exception):
-    """The payer or the wallet is not in the room that an order names."""
-
-
-def tell_nothing(_outcome: Outcome) -> Sequence[Write]:
-    return ()
 
 
 class Payments:
@@ -86,43 +44,65 @@ class Payments:
 
     def __init__(
         self,
+        till: Till,
         *,
-        database: Database,
-        ledger: Ledger[Write],
-        wallet_user: UserId,
         service_users: frozenset[UserId],
-        signing_key: SigningKey,
-        currencies: Currencies,
         payment_max: int,
-        announcer: Announcer,
         user_exists: Callable[[UserId], Awaitable[bool]],
-        on_commit: Callable[[], None],
+        gate: Gate | None = None,
     ) -> None:
-        """`payment_max` is in whole units of each currency; `on_commit` wakes the outbox."""
-        self.currencies = currencies
-        self.wallet_user = wallet_user
-        self._database = database
-        self._ledger = ledger
+        """`payment_max` is in whole units of each currency; without a gate the default limits hold."""
+        self.till = till
+        self.currencies: Currencies = till.currencies
+        self.wallet_user = till.wallet_user
+        self._database = till.database
+        self._ledger = till.ledger
         self._service_users = service_users
-        self._signing_key = signing_key
         self._payment_max = payment_max
-        self._announcer = announcer
         self._user_exists = user_exists
-        self._on_commit = on_commit
+        self.gate = gate or Gate(
+            till.database,
+            currencies=till.currencies,
+            operator=OperatorLimits(payment_max=payment_max),
+            clock=system_clock,
+        )
 
     def keys(self) -> dict[str, str]:
         """The public keys that receipts are verified with: key id → unpadded base64."""
-        return {self._signing_key.key_id: self._signing_key.public_base64}
+        return {self.till.signing_key.key_id: self.till.signing_key.public_base64}
 
     async def pay(self, order: PaymentOrder, *, tell: Tell = tell_nothing) -> Outcome:
         """Moves money from payer to payee, or says why not. Raises LedgerUnavailable."""
         return await self._carry_out(order, PaymentKind.PAYMENT, tell)
 
     async def check(self, order: PaymentOrder) -> PaymentRefused | None:
-        """What would refuse this payment now, without making it: for a page that asks before it pays."""
+        """What would refuse this payment now, without making it: for a page that asks before it pays.
+
+        CONFIRMATION_NEEDED is answered when nothing else is in the way.
+        """
         outcome = await self._judge(order, PaymentKind.PAYMENT)
         if outcome is not None:
             return outcome if isinstance(outcome, PaymentRefused) else None
+        refused = await self.gate.refusal(_spending(order))
+        if refused is not None and refused.refusal is not PaymentRefusal.CONFIRMATION_NEEDED:
+            return refused
+        return await self._too_low(order) or refused
+
+    async def is_first(self, order: PaymentOrder) -> bool:
+        """Whether the payer has never paid this payee before."""
+        query = (
+            select(payments.c.position)
+            .where(
+                payments.c.payer == order.payer,
+                payments.c.payee == order.payee,
+                payments.c.kind == PaymentKind.PAYMENT.value,
+            )
+            .limit(1)
+        )
+        async with self._database.read() as work:
+            return (await work.execute(query)).first() is None
+
+    async def _too_low(self, order: PaymentOrder) -> PaymentRefused | None:
         for balance in await self.balances(order.payer):
             if balance.currency == order.money.currency and (
                 balance.available_minor >= order.money.amount_minor
@@ -131,20 +111,107 @@ class Payments:
         available = await self._available_text(order.payer, order.money.currency)
         return self._refused(PaymentRefusal.BALANCE_TOO_LOW, order, available=available)
 
-    async def deposit(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
-        """Brings money into circulation that the operator has received outside."""
-        order = PaymentOrder(id=id, payer=self.wallet_user, payee=user, money=money, memo=reference)
-        return await self._carry_out(order, PaymentKind.DEPOSIT, tell_nothing)
+    async def purchase(self, order: PaymentOrder, *, merchant: MerchantName, tell: Tell) -> Outcome:
+        """Pays a merchant, whose owner is the order's payee. Raises LedgerUnavailable.
 
-    async def withdraw(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
-        """Takes money out of circulation that the operator has paid out outside."""
-        order = PaymentOrder(id=id, payer=user, payee=self.wallet_user, money=money, memo=reference)
-        return await self._carry_out(order, PaymentKind.WITHDRAWAL, tell_nothing)
+        Whether it was paid before, the merchant's own order says.
+        """
+        outcome = await self._judge(order, PaymentKind.PURCHASE)
+        if outcome is not None:
+            return await self.till.tell_alone(outcome, tell)
+        admitted = await self._admitted(order)
+        if isinstance(admitted, PaymentRefused):
+            return await self.till.tell_alone(admitted, tell)
+        code = order.money.currency
+        payer_account = user_account(order.payer, code)
+        movement = Movement(
+            id=order.id,
+            kind=PaymentKind.PURCHASE,
+            payer=order.payer,
+            payee=order.payee,
+            money=order.money,
+            debit=payer_account,
+            credit=merchant_account(merchant.id, order.payee, code),
+            memo=clean_memo(order.memo),
+            subject=order.subject,
+            merchant=merchant,
+        )
+        outcome = await self.till.move(movement, tell=tell, admission=admitted, brief=True)
+        if isinstance(outcome, PaymentRefused) and outcome.refusal is PaymentRefusal.BALANCE_TOO_LOW:
+            return PaymentRefused.because(
+                outcome.refusal, available=await self.till.available_text(payer_account.id, code)
+            )
+        return outcome
+
+    def amount_refused(self, money: Money) -> PaymentRefused | None:
+        """What would refuse this amount whoever pays it, for what is to be paid later."""
+        currency = self.currencies.get(money.currency)
+        if currency is None:
+            return PaymentRefused.because(
+                PaymentRefusal.CURRENCY_UNKNOWN, currencies=", ".join(self.currencies)
+            )
+        most_minor = self._payment_max * 10**currency.exponent
+        if money.amount_minor > most_minor:
+            return PaymentRefused.because(
+                PaymentRefusal.AMOUNT_TOO_LARGE, payment_max=format_minor(most_minor, currency)
+            )
+        return None
+
+    async def deposit(
+        self, *, user: UserId, money: Money, id: TransferId, reference: str = "", by: str = "operator"
+    ) -> Outcome:
+        """Brings money into circulation that was received outside. `by` is for the audit log."""
+        order = PaymentOrder(
+            id=id,
+            payer=self.wallet_user,
+            payee=user,
+            money=money,
+            memo=reference,
+            authority=Authority.OPERATOR,
+        )
+        return await self._carry_out(
+            order,
+            PaymentKind.DEPOSIT,
+            tell_nothing,
+            once=[self._audited(AuditAction.DEPOSIT, order, user, by)],
+        )
+
+    async def withdraw(
+        self, *, user: UserId, money: Money, id: TransferId, reference: str = "", by: str = "operator"
+    ) -> Outcome:
+        """Takes money out of circulation that was paid out outside. `by` is for the audit log."""
+        order = PaymentOrder(
+            id=id,
+            payer=user,
+            payee=self.wallet_user,
+            money=money,
+            memo=reference,
+            authority=Authority.OPERATOR,
+        )
+        return await self._carry_out(
+            order,
+            PaymentKind.WITHDRAWAL,
+            tell_nothing,
+            once=[self._audited(AuditAction.WITHDRAWAL, order, user, by)],
+        )
+
+    def _audited(self, action: AuditAction, order: PaymentOrder, user: UserId, by: str) -> Write:
+        return audit_write(
+            at_ms=self.gate.now_ms(),
+            actor=by,
+            action=action,
+            subject=user,
+            id=order.id,
+            amount_minor=str(order.money.amount_minor),
+            currency=order.money.currency,
+            reference=clean_memo(order.memo),
+        )
 
     async def balances(self, user: UserId) -> list[Balance]:
         """The user's money, one entry per currency they have an account in; the default one always."""
         accounts = await self._ledger.accounts_of(user)
-        by_currency = {account.currency: account for account in accounts}
+        # What a merchant of theirs has taken is not theirs until it is paid out.
+        by_currency = {account.currency: account for account in accounts if account.kind is AccountKind.USER}
         shown = [
             code for code in self.currencies if code in by_currency or code == self.currencies.default.code
         ]
@@ -181,42 +248,60 @@ class Payments:
         """The user's payments, newest first, at most HISTORY_MAX; `before` is a record's position."""
         query = (
             select(payments)
-            .where(or_(payments.c.payer == user, payments.c.payee == user))
+            .where(in_history_of(user))
             .order_by(payments.c.position.desc())
             .limit(max(0, min(limit, HISTORY_MAX)))
         )
         if before is not None:
             query = query.where(payments.c.position < before)
         async with self._database.read() as work:
-            return [_record(row) for row in await work.execute(query)]
+            return [record_of(row) for row in await work.execute(query)]
 
     async def payment(self, user: UserId, id: TransferId) -> PaymentRecord | None:
         """One payment that the user made or got; None for anybody else's, as for one that isn't there."""
-        record = await self._stored(id)
-        return record if record is not None and user in (record.payer, record.payee) else None
+        record = await self.till.record(id)
+        return record if record is not None and user in record.people else None
 
-    async def _carry_out(self, order: PaymentOrder, kind: PaymentKind, tell: Tell) -> Outcome:
+    async def _carry_out(
+        self, order: PaymentOrder, kind: PaymentKind, tell: Tell, *, once: Sequence[Write] = ()
+    ) -> Outcome:
         outcome = await self._judge(order, kind)
-        if outcome is None:
-            try:
-                announce = await self._announcer.prepare(order)
-            except RoomNotShared:
-                outcome = self._refused(PaymentRefusal.ROOM_UNKNOWN, order)
-            else:
-                return await self._transfer(order, kind, announce, tell)
-        writes = tell(outcome)
-        if writes:
-            async with self._database.begin() as work:
-                await work.apply(writes)
-                work.after_commit(self._on_commit)
-                await work.commit()
-        return outcome
+        if outcome is not None:
+            return await self.till.tell_alone(outcome, tell)
+        admission = None
+        if kind is PaymentKind.PAYMENT:
+            admitted = await self._admitted(order)
+            if isinstance(admitted, PaymentRefused):
+                return await self.till.tell_alone(admitted, tell)
+            admission = admitted
+        debit, credit = self._accounts(order, kind)
+        movement = Movement(
+            id=order.id,
+            kind=kind,
+            payer=order.payer,
+            payee=order.payee,
+            money=order.money,
+            debit=debit,
+            credit=credit,
+            memo=clean_memo(order.memo),
+            room_id=order.room_id,
+            in_reply_to=order.in_reply_to,
+            subject=order.subject,
+        )
+        return await self.till.move(movement, tell=tell, admission=admission, once=once)
+
+    async def _admitted(self, order: PaymentOrder) -> Admission | PaymentRefused:
+        admitted = await self.gate.admit(_spending(order))
+        if isinstance(admitted, PaymentRefused) and (admitted.refusal is PaymentRefusal.CONFIRMATION_NEEDED):
+            # Nobody is asked to confirm what they can't pay.
+            return await self._too_low(order) or admitted
+        return admitted
 
     async def _judge(self, order: PaymentOrder, kind: PaymentKind) -> Outcome | None:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
         if not is_ledger_id(order.id):
             return self._refused(PaymentRefusal.ID_INVALID, order)
-        earlier = await self._stored(order.id)
+        earlier = None if kind is PaymentKind.PURCHASE else await self.till.record(order.id)
         if earlier is not None:
             return (
                 earlier if _is_same(earlier, order, kind) else self._refused(PaymentRefusal.ID_TAKEN, order)
@@ -242,58 +327,11 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
         if server_of(order.payee) != server_of(self.wallet_user):
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
-        if kind is not PaymentKind.WITHDRAWAL and (
+        if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and (
             order.payee in self._service_users or not await self._user_exists(order.payee)
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
-
-    async def _transfer(
-        self,
-        order: PaymentOrder,
-        kind: PaymentKind,
-        announce: Callable[[PaymentRecord], Sequence[Write]],
-        tell: Tell,
-    ) -> Outcome:
-        debit, credit = self._accounts(order, kind)
-        available = await self._available_text(order.payer, order.money.currency)
-        outcomes: list[Outcome] = []
-
-        def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
-            result = results[0]
-            outcomes.clear()
-            if result.refusal is not None:
-                refused = self._refused(_refusal_of(result.refusal), order, available=available)
-                outcomes.append(refused)
-                return tell(refused)
-            record = self._made(order, kind, at_ms=result.at_ms)
-            outcomes.append(record)
-            if result.replayed:
-                return tell(record)
-            return [_insert(record), *announce(record), *tell(record)]
-
-        await self._ledger.submit(
-            Submission(
-                accounts=(debit, credit),
-                transfers=(
-                    Transfer(
-                        id=order.id,
-                        debit_account_id=debit.id,
-                        credit_account_id=credit.id,
-                        amount_minor=order.money.amount_minor,
-                        currency=order.money.currency,
-                        code=_CODES[kind],
-                        reference=_reference(order),
-                    ),
-                ),
-                effects=effects,
-                on_commit=self._on_commit,
-            )
-        )
-        outcome = outcomes[0]
-        if isinstance(outcome, PaymentRecord):
-            return await self._stored(order.id) or outcome
-        return outcome
 
     def _accounts(self, order: PaymentOrder, kind: PaymentKind) -> tuple[NewAccount, NewAccount]:
         currency = order.money.currency
@@ -303,44 +341,12 @@ class Payments:
             return user_account(order.payer, currency), issuance_account(currency)
         return user_account(order.payer, currency), user_account(order.payee, currency)
 
-    def _made(self, order: PaymentOrder, kind: PaymentKind, *, at_ms: int) -> PaymentRecord:
-        memo = clean_memo(order.memo)
-        return PaymentRecord(
-            id=order.id,
-            position=0,
-            kind=kind,
-            state="posted",
-            payer=order.payer,
-            payee=order.payee,
-            money=order.money,
-            memo=memo,
-            at_ms=at_ms,
-            room_id=order.room_id,
-            receipt=sign_receipt(
-                id=order.id,
-                kind=kind,
-                payer=order.payer,
-                payee=order.payee,
-                money=order.money,
-                memo=memo,
-                at_ms=at_ms,
-                room_id=order.room_id,
-                wallet=self.wallet_user,
-                key=self._signing_key,
-            ),
-        )
-
     async def _available_text(self, user: UserId, code: CurrencyCode) -> str:
         currency = self.currencies[code]
         for balance in await self.balances(user):
             if balance.currency == code:
                 return format_minor(balance.available_minor, currency)
         return format_minor(0, currency)
-
-    async def _stored(self, id: TransferId) -> PaymentRecord | None:
-        async with self._database.read() as work:
-            row = (await work.execute(select(payments).where(payments.c.id == id))).first()
-            return _record(row) if row is not None else None
 
     def _refused(
         self, refusal: PaymentRefusal, order: PaymentOrder, *, available: str = ""
@@ -359,61 +365,32 @@ class Payments:
         )
 
 
-def _refusal_of(refusal: TransferRefusal) -> PaymentRefusal:
-    """What the ledger's refusal means to a payer; any other one is a bug of ours and raises KeyError."""
-    return {
-        TransferRefusal.BALANCE_TOO_LOW: PaymentRefusal.BALANCE_TOO_LOW,
-        TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT: PaymentRefusal.ID_TAKEN,
-        TransferRefusal.BALANCE_OVERFLOW: PaymentRefusal.AMOUNT_TOO_LARGE,
-    }[refusal]
+def in_history_of(user: UserId) -> ColumnElement[bool]:
+    """What the user paid or got as a person, not as the owner of a merchant."""
+    # Constants, not parameters: only so does PostgreSQL see that its partial indices fit.
+    not_as_payer, not_as_payee = text("merchant_side <> 'payer'"), text("merchant_side <> 'payee'")
+    return or_(and_(payments.c.payer == user, not_as_payer), and_(payments.c.payee == user, not_as_payee))
 
 
-def _reference(order: PaymentOrder) -> str:
-    """Ties the memo and the room to the transfer, so that its id can't be used again with others."""
-    return derived_id("payment", clean_memo(order.memo), order.room_id or "")
+def _spending(order: PaymentOrder) -> Spending:
+    return Spending(id=order.id, payer=order.payer, money=order.money, authority=order.authority)
 
 
 def _is_same(earlier: PaymentRecord, order: PaymentOrder, kind: PaymentKind) -> bool:
-    return (earlier.kind, earlier.payer, earlier.payee, earlier.money, earlier.memo, earlier.room_id) == (
+    return (
+        earlier.kind,
+        earlier.payer,
+        earlier.payee,
+        earlier.money,
+        earlier.memo,
+        earlier.room_id,
+        earlier.subject,
+    ) == (
         kind,
         order.payer,
         order.payee,
         order.money,
         clean_memo(order.memo),
         order.room_id,
-    )
-
-
-def _insert(record: PaymentRecord) -> Write:
-    return Write(
-        _INSERT,
-        {
-            "id": record.id,
-            "kind": record.kind.value,
-            "state": record.state,
-            "payer": record.payer,
-            "payee": record.payee,
-            "amount_minor": record.money.amount_minor,
-            "currency": record.money.currency,
-            "memo": record.memo,
-            "room_id": record.room_id,
-            "at_ms": record.at_ms,
-            "receipt": json.dumps(record.receipt, separators=(",", ":"), sort_keys=True),
-        },
-    )
-
-
-def _record(row: Row[Any]) -> PaymentRecord:
-    return PaymentRecord(
-        id=TransferId(row.id),
-        position=row.position,
-        kind=PaymentKind(row.kind),
-        state=row.state,
-        payer=UserId(row.payer),
-        payee=UserId(row.payee),
-        money=Money(row.amount_minor, CurrencyCode(row.currency)),
-        memo=row.memo,
-        at_ms=row.at_ms,
-        room_id=RoomId(row.room_id) if row.room_id else None,
-        receipt=json.loads(row.receipt),
+        order.subject,
     )

@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 
 import aiosqlite
 import asyncpg
-from sqlalchemy import Boolean, Table
+from sqlalchemy import Boolean, Column, Table
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wallet_appservice.ledger.view import ChangedSums
@@ -39,6 +40,10 @@ class Bulk(Protocol):
         ...
 
     async def insert(self, table: Table, rows: Collection[Values]) -> None: ...
+
+    async def update(self, table: Table, names: Sequence[str], rows: Sequence[Values]) -> None:
+        """Sets the columns so named; the first name is the key that tells which row."""
+        ...
 
     async def delete(self, table: Table, key: str, ids: Collection[str]) -> None: ...
 
@@ -126,6 +131,18 @@ class _PostgresqlBulk:
                     table.name, records=rows, columns=table.columns.keys()
                 )
 
+    async def update(self, table: Table, names: Sequence[str], rows: Sequence[Values]) -> None:
+        if not rows:
+            return
+        key, *changed = names
+        arrays = ", ".join(f"${number}::{_type(table.c[name])}[]" for number, name in enumerate(names, 1))
+        statement = (
+            f"UPDATE {table.name} AS old SET {', '.join(f'{name} = new.{name}' for name in changed)} "
+            f"FROM unnest({arrays}) AS new({_list(names)}) WHERE old.{key} = new.{key}"
+        )
+        with self._telling_disconnects():
+            await self._driver.execute(statement, *zip(*rows, strict=True))
+
     async def delete(self, table: Table, key: str, ids: Collection[str]) -> None:
         if ids:
             statement = (
@@ -180,6 +197,13 @@ class _SqliteBulk:
         if rows:
             names = table.columns.keys()
             statement = f"INSERT INTO {table.name} ({_list(names)}) VALUES ({', '.join('?' * len(names))})"
+            await self._many(statement, _with_bytes(table, names, rows))
+
+    async def update(self, table: Table, names: Sequence[str], rows: Sequence[Values]) -> None:
+        if rows:
+            key, *changed = names
+            values = ", ".join(f"{name} = ?{number}" for number, name in enumerate(changed, 2))
+            statement = f"UPDATE {table.name} SET {values} WHERE {key} = ?1"
             await self._many(statement, _with_bytes(table, names, rows))
 
     async def delete(self, table: Table, key: str, ids: Collection[str]) -> None:
@@ -253,6 +277,10 @@ def _with_bytes(table: Table, names: Sequence[str], rows: Collection[Values]) ->
                 values[place] = bytes.fromhex(values[place])
         encoded.append(values)
     return encoded
+
+
+def _type(column: Column[Any]) -> str:
+    return column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
 
 
 def _array(values: Iterable[object]) -> str:

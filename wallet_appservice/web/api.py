@@ -6,12 +6,13 @@ harmless. Every refusal has Matrix's form.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute, ErrorBody
@@ -19,8 +20,16 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId, is_user_id
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.proofs import Proofs, purpose_of
+from wallet_appservice.payments.records import (
+    MEMO_LENGTH_MAX,
+    Authority,
+    PaymentKind,
+    PaymentOrder,
+    PaymentRecord,
+)
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
+from wallet_appservice.web.security_api import ProofBody
 
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
@@ -28,7 +37,7 @@ POSITION_MAX: Final = 2**63 - 1
 LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 
 
-def _amount(text: str) -> str:
+def amount_of(text: str) -> str:
     if int(text) > AMOUNT_MINOR_MAX:
         raise ValueError(f"an amount is at most {AMOUNT_MINOR_MAX} minor units")
     return text
@@ -40,9 +49,9 @@ def _user(text: str) -> str:
     return text
 
 
-def _writable(text: str) -> str:
+def one_line(text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("a memo is one line without control characters")
+        raise ValueError("this is one line without control characters")
     return text
 
 
@@ -85,18 +94,16 @@ class PaymentsBody(BaseModel):
     next_before: str | None = Field(description="Send it as `before` for the next page; null on the last.")
 
 
-class NewPaymentBody(BaseModel):
+class NewPaymentBody(ProofBody):
     """A payment you want to make. You are its payer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: LedgerId = Field(description="Yours to choose, at random. The same id again pays once.")
     payee: Annotated[str, Field(max_length=255), AfterValidator(_user)] = Field(examples=["@bob:example.org"])
-    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(_amount)] = Field(
+    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(amount_of)] = Field(
         description="In minor units, as a string.", examples=["1250"]
     )
     currency: str = Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])
-    memo: Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(_writable)] = ""
+    memo: Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(one_line)] = ""
     room_id: Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")] | None = Field(
         default=None, description="Where the receipt is to be posted; you and the wallet are both there."
     )
@@ -111,13 +118,17 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such thing of yours.",
         409: "The id was used for another payment.",
         413: "The body is too large.",
+        429: "Too many tries.",
         503: "The wallet can't answer now; nothing was lost, ask again.",
     }
     return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
 
 
-def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
-    """The routes. `payments` decides and `guard` says who asks."""
+def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further: APIRouter) -> APIRouter:
+    """The routes. `payments` decides, `guard` says who asks, `proofs` whether they have proved it.
+
+    `further` are routes that belong to the same API, with addresses below PREFIX.
+    """
     router = APIRouter(prefix=PREFIX, route_class=ApiRoute)
 
     @router.get("/keys", summary="The wallet's public keys", tags=["public"])
@@ -160,7 +171,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         # A full page may be the last one; the next is then empty, which is simpler than to look ahead.
         last = records[-1].position if len(records) == limit else None
         return PaymentsBody(
-            payments=[_shown(record) for record in records],
+            payments=[shown(record) for record in records],
             next_before=None if last is None else str(last),
         )
 
@@ -172,13 +183,13 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
         record = await payments.payment(user, TransferId(id))
         if record is None:
             raise ApiError(404, "M_NOT_FOUND", "There is no such payment of yours.")
-        return _shown(record)
+        return shown(record)
 
     @router.post(
         "/v1/payments",
         summary="Pay someone",
         tags=["money"],
-        responses=_errors(400, 401, 402, 403, 404, 409, 413, 503),
+        responses=_errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
     )
     async def pay(request: Request, body: NewPaymentBody) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
@@ -189,15 +200,24 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
             money=Money(int(body.amount_minor), CurrencyCode(body.currency)),
             memo=body.memo,
             room_id=None if body.room_id is None else RoomId(body.room_id),
+            authority=Authority.SESSION,
         )
+        proof = body.proof()
+        if proof.is_given:
+            wrong = await proofs.check(user, proof, purpose_of(order))
+            if wrong is not None:
+                raise _refused(wrong)
+            order = replace(order, authority=Authority.CONFIRMED)
         try:
             outcome = await payments.pay(order)
         except LedgerUnavailable as error:
             raise _unavailable() from error
         if isinstance(outcome, PaymentRefused):
-            outside = REFUSALS[outcome.refusal]
-            raise ApiError(outside.http_status, outside.errcode, outcome.sentence)
-        return _shown(outcome)
+            raise _refused(outcome)
+        return shown(outcome)
+
+    for routes in further:
+        router.include_router(routes)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
@@ -217,11 +237,16 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
     return router
 
 
+def _refused(refused: PaymentRefused) -> ApiError:
+    outside = REFUSALS[refused.refusal]
+    return ApiError(outside.http_status, outside.errcode, refused.sentence)
+
+
 def _unavailable() -> ApiError:
     return ApiError(503, "M_UNKNOWN", "The wallet can't answer now; ask again, with the same id.")
 
 
-def _shown(record: PaymentRecord) -> PaymentBody:
+def shown(record: PaymentRecord) -> PaymentBody:
     return PaymentBody(
         id=record.id,
         kind=record.kind,

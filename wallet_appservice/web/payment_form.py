@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id
+from appservices.vocabulary.languages import _, isolated
 from appservices.vocabulary.money import AmountUnreadable, Currencies
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentOrder, clean_memo
+from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
 FIELD_LENGTH_MAX: Final = 300
@@ -23,6 +24,8 @@ _FIELD_OF_REFUSAL: Final = {
     PaymentRefusal.CURRENCY_UNKNOWN: "amount",
     PaymentRefusal.AMOUNT_INVALID: "amount",
     PaymentRefusal.AMOUNT_TOO_LARGE: "amount",
+    PaymentRefusal.OWN_LIMIT: "amount",
+    PaymentRefusal.DAY_LIMIT: "amount",
     PaymentRefusal.BALANCE_TOO_LOW: "amount",
     PaymentRefusal.MEMO_TOO_LONG: "memo",
     PaymentRefusal.PAYEE_INVALID: "payee",
@@ -46,7 +49,7 @@ class PaymentForm:
     def refused(self, refused: PaymentRefused, *, new_id: TransferId) -> PaymentForm:
         """The form after a refusal. The ledger may have spent its id, so the next try takes a new one."""
         if refused.refusal is PaymentRefusal.ID_TAKEN:
-            sentence = (
+            sentence = _(
                 "This form was sent before with other content, so nothing was paid now. "
                 "Look at your recent payments before you pay again."
             )
@@ -77,6 +80,12 @@ def read_form(fields: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
     )
 
 
+def asked_form(asked: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
+    """What an address fills in, such as that of a scanned code. The payment's id is always a new
+    one: whoever made the address must not choose it."""
+    return replace(read_form(asked, new_id=new_id), id=new_id)
+
+
 def order_of(
     form: PaymentForm, *, payer: UserId, server: ServerName, currencies: Currencies
 ) -> PaymentOrder | PaymentForm:
@@ -85,18 +94,22 @@ def order_of(
     payee = _payee(form.payee, server)
     if payee is None:
         problems["payee"] = (
-            f"A payee is a Matrix user, such as @bob:{server}, or bob alone."
+            _("A payee is a Matrix user, such as {example}, or {short} alone.").format(
+                example=isolated(f"@bob:{server}"), short=isolated("bob")
+            )
             if form.payee
-            else "Whom do you want to pay?"
+            else _("Whom do you want to pay?")
         )
     elif payee == payer:
-        problems["payee"] = "You can't pay yourself."
+        problems["payee"] = _("You can't pay yourself.")
     memo = clean_memo(form.memo)
     if len(memo) > MEMO_LENGTH_MAX:
-        problems["memo"] = f"A memo has {MEMO_LENGTH_MAX} characters at most; this one has {len(memo)}."
+        problems["memo"] = _("A memo has {most} characters at most; this one has {count}.").format(
+            most=MEMO_LENGTH_MAX, count=len(memo)
+        )
     money = None
     if not form.amount:
-        problems["amount"] = "How much do you want to pay?"
+        problems["amount"] = _("How much do you want to pay?")
     else:
         try:
             money = currencies.parse(_with_currency(form.amount, form.currency))
@@ -104,7 +117,9 @@ def order_of(
             problems["amount"] = str(error)
     if problems or payee is None or money is None:
         return replace(form, problems=problems)
-    return PaymentOrder(id=form.id, payer=payer, payee=payee, money=money, memo=memo)
+    return PaymentOrder(
+        id=form.id, payer=payer, payee=payee, money=money, memo=memo, authority=Authority.SESSION
+    )
 
 
 def _payee(text: str, server: ServerName) -> UserId | None:
