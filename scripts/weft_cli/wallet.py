@@ -22,6 +22,7 @@ from scripts.weft_cli.user import local_user
 from scripts.weft_cli.waiting import start_remedy
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
+from scripts.weft_cli.wallet_merchants import merchant_commands
 from scripts.weft_cli.wallet_migration import migrate_database
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def verify(
 wallet_commands.command()(make_checkpoint)
 wallet_commands.command()(migrate_database)
 wallet_commands.add_typer(books_commands, name="books")
+wallet_commands.add_typer(merchant_commands, name="merchant")
 
 
 def _parts(balance: Any) -> tuple[int, int]:
