@@ -16,6 +16,7 @@ from wallet_appservice.payments.merchants import (
     orders,
     payment_codes,
     refunds,
+    remembered,
 )
 from wallet_appservice.payments.merchants.events import EventType
 from wallet_appservice.payments.merchants.records import OrderState, OrderWay, Scope
@@ -60,7 +61,7 @@ def test_limits_are_documented_as_they_are() -> None:
     assert "({} to {}, default {})".format(*expiry) in API
     assert f"at most\n{merchants.OWNED_MAX} merchants" in API
     assert f"at most {api_keys.KEYS_MAX} keys and {endpoints.ENDPOINTS_MAX} endpoints" in API
-    assert f"elsewhere within {merchants.REMEMBERED_SECONDS} seconds" in API
+    assert f"elsewhere within {remembered.REMEMBERED_SECONDS} seconds" in API
     assert f"works for {payment_codes.CODE_SECONDS} seconds and {payment_codes.GRACE_SECONDS}" in API
     assert f"the newest {payment_codes.CODES_PER_USER_MAX} work" in API
     assert f"{charges.WRONG_CODES_MAX} wrong payment codes within a minute" in API

@@ -14,6 +14,7 @@ from wallet_appservice.web.merchant_openapi import merchant_openapi
 from wallet_appservice.web.merchants_of_mine_api import merchants_of_mine_api
 from wallet_appservice.web.order_page import order_page
 from wallet_appservice.web.orders_api import orders_api
+from wallet_appservice.web.payment_code_page import payment_code_page
 
 
 def merchant_routers(
@@ -26,4 +27,9 @@ def merchant_routers(
         merchant_api(desk, public_url=public_url),
         merchants_of_mine_api(desk, guard, public_url=public_url),
     )
-    return (*apis, merchant_openapi(apis), order_page(desk, guard, pages))
+    return (
+        *apis,
+        merchant_openapi(apis),
+        order_page(desk, guard, pages),
+        payment_code_page(desk, guard, pages),
+    )
