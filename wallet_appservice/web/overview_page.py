@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.pages import by_htmx, see_other
 from appservices.vocabulary.languages import _, known
+from wallet_appservice.web.payment_link import PAYMENT_FIELDS
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id, position
 from wallet_appservice.web.wallet_view import payments_view, wallet_view
 
@@ -43,8 +44,9 @@ class OverviewPage:
     async def _whole(self, request: Request) -> Response:
         asked = request.query_params
         # Addresses that were given out when the wallet was a single page.
-        if payee := asked.get("payee"):
-            return see_other(f"{PATH}/send?{urlencode({'payee': payee})}")
+        if asked.get("payee"):
+            kept = {name: asked[name] for name in PAYMENT_FIELDS if name in asked}
+            return see_other(f"{PATH}/send?{urlencode(kept)}")
         if paid := asked_id(request, "paid"):
             return see_other(f"{PATH}/send?paid={paid}")
         signed_in = await self._shell.guard.require_page(request)

@@ -54,7 +54,7 @@ def wallet_pages(
         ReceivePage(shell),
         ScanPage(shell),
         StatementPage(shell),
-        SpendingPage(shell),
+        SpendingPage(shell, protection.budgets),
         MorePage(shell),
         SecurityPage(shell, protection),
         ConfirmPage(shell, protection),
