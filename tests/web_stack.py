@@ -46,7 +46,7 @@ from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
 from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.records import Authority, Movement, PaymentOrder, PaymentRecord
-from wallet_appservice.payments.till import Till
+from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
@@ -173,86 +173,100 @@ def web_config(
 async def running_web(config: WeftConfig) -> AsyncIterator[WebStack]:
     """Serves on the config's port, in this event loop."""
     async with AsyncExitStack() as stack:
-        home_database = open_database("sqlite:///weft.db", folder=config.folder)
-        stack.push_async_callback(home_database.close)
-        await migrate(home_database, CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
-        wallet_database = open_database("sqlite:///wallet.db", folder=config.folder)
-        stack.push_async_callback(wallet_database.close)
-        await migrate(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
-        clock = SettableClock()
-        sessions = SessionStore(home_database, clock, Tokens(), session_hours=config.web.session_hours)
-        languages = ChosenLanguages(home_database, default=config.language)
-        ledger = await stack.enter_async_context(Ledger(SqlLedgerStore(wallet_database), clock=clock))
-        people: set[UserId] = set()
-
-        async def user_exists(user: UserId) -> bool:
-            return user in people
-
-        till = Till(
-            database=wallet_database,
-            ledger=ledger,
-            wallet_user=config.wallet_user,
-            signing_key=SigningKey.generate(),
-            currencies=config.wallet.kept_currencies,
-            announcer=NullAnnouncer(),
-            on_commit=lambda: None,
-        )
-        payments = Payments(
-            till,
-            service_users=frozenset({config.home_user, config.wallet_user}),
-            payment_max=config.wallet.payment_max,
-            user_exists=user_exists,
-            gate=Gate(
-                wallet_database,
-                currencies=config.wallet.kept_currencies,
-                operator=OperatorLimits(
-                    payment_max=config.wallet.payment_max,
-                    day_max=config.wallet.day_max,
-                    chat_max=config.wallet.chat_max,
-                    no_pin_max=config.wallet.no_pin_max,
-                ),
-                clock=clock,
-            ),
-        )
-        http = await stack.enter_async_context(httpx.AsyncClient())
-        protection = protect(
-            payments.gate,
-            wallet_database,
-            pay=payments.pay,
-            currencies=config.wallet.kept_currencies,
-            public_url=config.web.public_url,
-            clock=clock,
-            tokens=Tokens(),
-            on_commit=lambda: None,
-        )
-        desk = await stack.enter_async_context(
-            open_merchant_desk(payments, merchant_rules(config), clock=clock, tokens=Tokens())
-        )
-        notifying = asyncio.create_task(desk.notifier.run())
-        stack.push_async_callback(_ended, notifying)
-        app = web_app(
-            config,
-            sessions=sessions,
-            languages=languages,
-            payments=payments,
-            protection=protection,
-            http=http,
-            desk=desk,
-        )
+        app, web = await built_web(config, stack)
         async with served(app, port=config.web.port):
-            yield WebStack(
-                url=config.web.public_url,
-                config=config,
-                sessions=sessions,
-                languages=languages,
-                payments=payments,
-                protection=protection,
-                ledger=ledger,
-                clock=clock,
-                http=http,
-                desk=desk,
-                people=people,
-            )
+            yield web
+
+
+async def built_web(
+    config: WeftConfig,
+    stack: AsyncExitStack,
+    *,
+    home_url: str = "sqlite:///weft.db",
+    wallet_url: str = "sqlite:///wallet.db",
+    announcer: Announcer | None = None,
+) -> tuple[FastAPI, WebStack]:
+    """The app and what is behind it, not yet served; what is opened is closed by the stack."""
+    home_database = open_database(home_url, folder=config.folder)
+    stack.push_async_callback(home_database.close)
+    await migrate(home_database, CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
+    wallet_database = open_database(wallet_url, folder=config.folder)
+    stack.push_async_callback(wallet_database.close)
+    await migrate(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    clock = SettableClock()
+    sessions = SessionStore(home_database, clock, Tokens(), session_hours=config.web.session_hours)
+    languages = ChosenLanguages(home_database, default=config.language)
+    ledger = await stack.enter_async_context(Ledger(SqlLedgerStore(wallet_database), clock=clock))
+    people: set[UserId] = set()
+
+    async def user_exists(user: UserId) -> bool:
+        return user in people
+
+    till = Till(
+        database=wallet_database,
+        ledger=ledger,
+        wallet_user=config.wallet_user,
+        signing_key=SigningKey.generate(),
+        currencies=config.wallet.kept_currencies,
+        announcer=announcer or NullAnnouncer(),
+        on_commit=lambda: None,
+    )
+    payments = Payments(
+        till,
+        service_users=frozenset({config.home_user, config.wallet_user}),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
+        gate=Gate(
+            wallet_database,
+            currencies=config.wallet.kept_currencies,
+            operator=OperatorLimits(
+                payment_max=config.wallet.payment_max,
+                day_max=config.wallet.day_max,
+                chat_max=config.wallet.chat_max,
+                no_pin_max=config.wallet.no_pin_max,
+            ),
+            clock=clock,
+        ),
+    )
+    http = await stack.enter_async_context(httpx.AsyncClient())
+    protection = protect(
+        payments.gate,
+        wallet_database,
+        pay=payments.pay,
+        currencies=config.wallet.kept_currencies,
+        public_url=config.web.public_url,
+        clock=clock,
+        tokens=Tokens(),
+        on_commit=lambda: None,
+    )
+    desk = await stack.enter_async_context(
+        open_merchant_desk(payments, merchant_rules(config), clock=clock, tokens=Tokens())
+    )
+    notifying = asyncio.create_task(desk.notifier.run())
+    stack.push_async_callback(_ended, notifying)
+    app = web_app(
+        config,
+        sessions=sessions,
+        languages=languages,
+        payments=payments,
+        protection=protection,
+        http=http,
+        desk=desk,
+    )
+    web = WebStack(
+        url=config.web.public_url,
+        config=config,
+        sessions=sessions,
+        languages=languages,
+        payments=payments,
+        protection=protection,
+        ledger=ledger,
+        clock=clock,
+        http=http,
+        desk=desk,
+        people=people,
+    )
+    return app, web
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -294,14 +308,14 @@ def web_app(
     guard = SessionGuard(sessions, config.web)
     portal = Pages(config.web, assets, PORTAL_TEMPLATES)
     install_shell(app, portal, assets, PageLanguages(guard, languages))
+    for router in merchant_routers(desk, guard, public_url=config.web.public_url):
+        app.include_router(router)
     app.include_router(session_api(guard, OpenIdCheck(config, http)))
     app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
     app.include_router(sign_in_pages(guard, portal, config))
     app.include_router(
         portal_pages(guard, portal, config, chosen=languages, http=http, wallet_url=config.web.public_url)
     )
-    for router in merchant_routers(desk, guard, public_url=config.web.public_url):
-        app.include_router(router)
     pages = Pages(config.web, assets, WALLET_TEMPLATES)
     app.include_router(
         wallet_pages(payments, guard, pages, config, Tokens(), desk=desk, protection=protection)

@@ -87,10 +87,11 @@ class ChosenLanguages:
         async with self._database.begin() as work:
             await work.execute(_CHOOSE, {"user_id": user, "language": tag})
             await work.commit()
-        self._remember(user, tag)
+        # Of two choices at once, the database alone knows the later one: it is asked at the next use.
+        self._remember(user, tag, seconds=0.0)
 
-    def _remember(self, user: UserId, tag: str | None) -> None:
-        self._remembered[user] = (self._monotonic_seconds() + REMEMBERED_SECONDS, tag)
+    def _remember(self, user: UserId, tag: str | None, *, seconds: float = REMEMBERED_SECONDS) -> None:
+        self._remembered[user] = (self._monotonic_seconds() + seconds, tag)
         self._remembered.move_to_end(user)
         while len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)

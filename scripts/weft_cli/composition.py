@@ -34,6 +34,7 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.audit import AuditLog
 from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantRules
@@ -216,6 +217,8 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     on_commit=lambda: None,
                 )
                 yield payments
+                # What this command wrote into the audit log is linked before it ends.
+                await AuditLog(database).chain()
     finally:
         await database.close()
 

@@ -91,18 +91,7 @@ async def serve(config: WeftConfig) -> None:
     async with AsyncExitStack() as stack:
         composition = _Composition(config, stack)
         app = await composition.build()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=config.web.bind_address,
-                port=config.web.port,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_SECONDS_MAX,
-            )
-        )
+        server = server_of(config, app)
         serving = asyncio.create_task(server.serve())
         await asyncio.wait({serving, *composition.working}, return_when=asyncio.FIRST_COMPLETED)
         # Either we were asked to end, or a service can't go on: then none does.
@@ -111,6 +100,22 @@ async def serve(config: WeftConfig) -> None:
         for task in composition.working:
             if task.done():
                 await task
+
+
+def server_of(config: WeftConfig, app: FastAPI) -> uvicorn.Server:
+    """The HTTP server on the configured listener."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.web.bind_address,
+            port=config.web.port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS_MAX,
+        )
+    )
 
 
 class _Composition:
@@ -139,15 +144,16 @@ class _Composition:
         portal = Pages(config.web, assets, PORTAL_TEMPLATES)
         own_address = f"http://{config.web.bind_address}:{config.web.port}"
         install_shell(app, portal, assets, PageLanguages(guard, chosen))
+        # First, because routes are tried in their order and a shop's programs ask most.
+        desk = await self._merchants(payments)
+        for router in merchant_routers(desk, guard, public_url=config.web.public_url):
+            app.include_router(router)
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
         app.include_router(sign_in_pages(guard, portal, config))
         app.include_router(
             portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
         )
         app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
-        desk = await self._merchants(payments)
-        for router in merchant_routers(desk, guard, public_url=config.web.public_url):
-            app.include_router(router)
         pages = Pages(config.web, assets, WALLET_TEMPLATES)
         app.include_router(
             wallet_pages(payments, guard, pages, config, Tokens(), desk=desk, protection=protection)

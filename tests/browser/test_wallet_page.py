@@ -280,3 +280,27 @@ async def focused(page: Page) -> str:
     await asyncio.sleep(0)
     text: str = await page.evaluate("document.activeElement.innerText.trim()")
     return text
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_the_pages_go_from_right_to_left_for_who_speaks_arabic(
+    stack: WebStack, open_page: OpenPage, dark: bool
+) -> None:
+    alice = stack.user("alice")
+    await stack.deposit(alice, 10_000)
+    page = await open_page(dark=dark)
+    await page.goto(stack.url + "/signin")
+    await page.get_by_role("button", name="العربية").click()
+    await expect(page.get_by_role("heading", name="تسجيل الدخول")).to_be_visible()
+    assert await serious_findings(page) == []
+    await sign_in(page, stack, alice)
+    await page.goto(stack.url + "/wallet")
+    await page.locator("summary").first.click()
+    await page.get_by_role("button", name="العربية").click()
+    assert await stack.languages.chosen_by(alice) == "ar"
+    await expect(page.locator("time").first).to_contain_text("اليوم")
+    for path in ("/", "/wallet", "/wallet/send", "/wallet/history", "/wallet/spending", "/wallet/statement"):
+        await page.goto(stack.url + path)
+        assert await page.evaluate("getComputedStyle(document.body).direction") == "rtl"
+        assert not await is_wider_than_its_window(page), path
+        assert await serious_findings(page) == [], path

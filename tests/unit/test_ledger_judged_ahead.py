@@ -22,7 +22,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     posting_of,
 )
-from wallet_appservice.ledger.view import StoredRefusal, View
+from wallet_appservice.ledger.view import Loaded, StoredRefusal, View, Wanted
 
 
 @pytest.fixture
@@ -249,6 +249,25 @@ async def test_callers_who_ask_again_when_answered_come_in_two_halves(
     await asyncio.gather(*(call(caller) for caller in range(2 * engine.SPLIT_SUBMISSIONS_MIN)))
     assert max(store.batch_sizes[:-1]) <= engine.SPLIT_SUBMISSIONS_MIN + 1
     assert store.balance(BOB.id) == 8 * engine.SPLIT_SUBMISSIONS_MIN
+
+
+async def test_an_answer_does_not_wait_for_the_batch_behind_it(
+    ledger: Ledger[str], store: MemoryStore
+) -> None:
+    """Which may have to wait for another process's lock; the answers are ready."""
+    original, may_load = store.load, asyncio.Event()
+
+    async def load(wanted: Wanted) -> Loaded:
+        await may_load.wait()
+        return await original(wanted)
+
+    async with being_written(ledger, store, tea("1", 600)) as first:
+        behind = await ask(ledger, tea("2", 300))
+        store.load = load  # type: ignore[method-assign]
+    assert refusals(await first[0]) == [None]
+    assert not behind[0].done()
+    may_load.set()
+    assert refusals(await behind[0]) == [None]
 
 
 async def test_a_refusal_judged_ahead_is_stored_with_its_batch(

@@ -24,7 +24,7 @@ from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.chassis.messages import notice
 from appservices.chassis.outbox import Outgoing
 from appservices.vocabulary.ids import OutboxId, UserId, derived_id
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, counted
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.storage.proof_tables import pins
@@ -167,10 +167,13 @@ class Pins:
 
     async def _tell_locked(self, user: UserId, *, until_ms: int, tries: int) -> None:
         now_ms = self._clock()
-        text = _(
-            "{count} wrong PINs in a row were given for your wallet, so your PIN is locked until {until}. "
-            "If that was not you, look where you are signed in: !sessions, and !logout ends them all."
-        ).format(count=tries, until=readable_until(until_ms))
+        text = counted(
+            "{count} wrong PIN was given for your wallet, so your PIN is locked until {until}. If that was "
+            "not you, look where you are signed in: !sessions, and !logout ends them all.",
+            "{count} wrong PINs in a row were given for your wallet, so your PIN is locked until {until}. If "
+            "that was not you, look where you are signed in: !sessions, and !logout ends them all.",
+            tries,
+        ).format(until=readable_until(until_ms))
         async with self._database.begin() as work:
             await work.apply(
                 [

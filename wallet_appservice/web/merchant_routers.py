@@ -16,9 +16,10 @@ from wallet_appservice.web.orders_api import orders_api
 
 def merchant_routers(desk: MerchantDesk, guard: SessionGuard, *, public_url: str) -> Sequence[APIRouter]:
     """`public_url` is where payers' browsers reach this server."""
+    # Routes are tried in their order: what is asked for most often stands first.
     apis = (
+        orders_api(desk, guard, public_url=public_url),
         merchant_api(desk, public_url=public_url),
         merchants_of_mine_api(desk, guard, public_url=public_url),
-        orders_api(desk, guard, public_url=public_url),
     )
     return (*apis, merchant_openapi(apis))

@@ -96,15 +96,17 @@ class SecurityPage:
         async def handle(request: Request) -> Response:
             signed_in, fields = await self._shell.guard.require_form(request)
             requester = requester_of(request, signed_in, proof_in(fields))
+            # Where on the page what is wrong is told.
+            place = f"{what}-{_text(fields, 'currency')}" if what == "limits" else what
             try:
                 refused = await change(requester, fields)
             except (PinUnfit, NotAllowed, PasskeysUnsupported, AmountUnreadable) as error:
-                return await self._page(request, signed_in, wrong=what, problem=str(error), status=422)
+                return await self._page(request, signed_in, wrong=place, problem=str(error), status=422)
             if refused is not None:
                 return await self._page(
                     request,
                     signed_in,
-                    wrong=what,
+                    wrong=place,
                     problem=refused.sentence,
                     status=page_status(refused),
                 )

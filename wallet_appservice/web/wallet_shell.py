@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.config import WeftConfig
+from appservices.chassis.page_language import QUERY
 from appservices.chassis.pages import Pages, by_htmx
 from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.vocabulary.ids import ServerName, TransferId, is_ledger_id
@@ -28,7 +29,7 @@ from wallet_appservice.web.wallet_view import amount_text
 TEMPLATES: Final = Path(__file__).parent / "templates"
 PATH: Final = "/wallet"
 _FRAME_PARAMETERS: Final = frozenset(
-    {"widget", "user_id", "widget_id", "widgetId", "parentUrl", "theme", "client_id", "language"}
+    {"widget", "user_id", "widget_id", "widgetId", "parentUrl", "theme", "client_id", QUERY}
 )
 
 Page = Callable[[Request], Awaitable[Response]]
