@@ -202,6 +202,16 @@ class WalletSection(Section):
             "Whether merchants' notifications may go to addresses of this machine's own network, and by http."
         ),
     )
+    red_packet_max: Annotated[int, Field(ge=1)] = Field(
+        default=200, description="The most that one red packet may hold, in whole units of its currency."
+    )
+    acceptance: bool = Field(
+        default=False,
+        description=(
+            "Whether all payments to people wait, for 24 hours, until the payee accepts them; "
+            "with false everybody may choose that for themselves."
+        ),
+    )
 
     @field_validator("currencies", mode="before")
     @classmethod

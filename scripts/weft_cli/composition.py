@@ -39,6 +39,7 @@ from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantRules
 from wallet_appservice.payments.protection import Protection, protect
+from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -143,6 +144,7 @@ def build_payments(
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
         gate=gate,
+        waits_for_acceptance=wallet_settings(config, database).waits_for_acceptance,
     )
 
 
@@ -168,6 +170,11 @@ def merchant_rules(config: WeftConfig) -> MerchantRules:
         no_pin_max=config.wallet.no_pin_max,
         webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
+
+
+def wallet_settings(config: WeftConfig, database: Database) -> Settings:
+    """What the operator and everybody have chosen for wallets here."""
+    return Settings(database, acceptance=config.wallet.acceptance)
 
 
 @asynccontextmanager

@@ -24,7 +24,8 @@ from wallet_appservice.payments.passkeys import CHALLENGE_SECONDS
 from wallet_appservice.payments.pins import LOCKS_SECONDS, PIN_LENGTH
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind
 from wallet_appservice.payments.refusals import REFUSALS
-from wallet_appservice.web.api import PAGE_DEFAULT, BalanceBody, NewPaymentBody, PaymentBody
+from wallet_appservice.web.api import PAGE_DEFAULT, BalanceBody, NewPaymentBody
+from wallet_appservice.web.api_values import PaymentBody
 from wallet_appservice.web.security_api import (
     BudgetBody,
     BudgetsBody,

@@ -294,6 +294,10 @@ class Admission:
         """The money has moved. Never raises."""
         await self._gate._tell_spent(self._spending, self._seen.settings)
 
+    def close(self) -> None:
+        """The same as `end`, for contextlib.closing."""
+        self.end()
+
     def end(self) -> None:
         """The movement has ended, whatever came of it. Ending again does nothing."""
         if not self._has_ended:

@@ -13,7 +13,8 @@ from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderWay
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
-from wallet_appservice.web.api import PREFIX, LedgerId
+from wallet_appservice.web.api import PREFIX
+from wallet_appservice.web.api_values import LedgerId
 from wallet_appservice.web.merchant_bodies import (
     PayersOrderBody,
     PaymentCodeBody,
