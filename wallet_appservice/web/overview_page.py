@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from appservices.chassis.pages import by_htmx, see_other
 from appservices.vocabulary.languages import _, known
 from wallet_appservice.web.payment_link import PAYMENT_FIELDS
+from wallet_appservice.web.pending_page import PendingPage
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id, position
 from wallet_appservice.web.wallet_view import payments_view, wallet_view
 
@@ -26,14 +27,18 @@ class QuickAction:
 
 ACTIONS: Final = (
     QuickAction(known("Send"), "send", "/wallet/send"),
+    QuickAction(known("Request"), "request", "/wallet/request"),
     QuickAction(known("Receive"), "receive", "/wallet/receive"),
     QuickAction(known("Scan"), "scan", "/wallet/scan"),
+    QuickAction(known("Red packet"), "gift", "/wallet/red-packet"),
+    QuickAction(known("Split"), "split", "/wallet/split"),
 )
 
 
 class OverviewPage:
-    def __init__(self, shell: WalletShell) -> None:
+    def __init__(self, shell: WalletShell, pending: PendingPage) -> None:
         self._shell = shell
+        self._pending = pending
 
     def add_to(self, router: APIRouter) -> None:
         self._shell.show_at(router, "", self._whole)
@@ -60,6 +65,7 @@ class OverviewPage:
             actions=ACTIONS,
             older=before is not None,
             view=await wallet_view(self._shell.payments, signed_in.user_id, before=before),
+            pending=await self._pending.cards_for(signed_in.user_id),
             polls_on="overview",
         )
 
@@ -78,6 +84,7 @@ class OverviewPage:
             "wallet_news_fragment.html",
             announcement=_("Your wallet has changed."),
             view=view,
+            pending=await self._pending.cards_for(signed_in.user_id) if on_overview else None,
             polls_on="overview" if on_overview else "send",
         )
 
