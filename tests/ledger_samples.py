@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from appservices.vocabulary.ids import TransferId, derived_id
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import (
+    Account,
     AccountKind,
     NewAccount,
     Transfer,
@@ -22,6 +24,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     account_for,
 )
+from wallet_appservice.ledger.view import FourSums
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
 WALLET_MIGRATIONS = Path(wallet_appservice.storage.__path__[0]) / "migrations"
@@ -30,6 +33,21 @@ ISSUANCE = account_for(AccountKind.ISSUANCE, owner="issuance", currency=EUR)
 ALICE = account_for(AccountKind.USER, owner="@alice:a.example", currency=EUR)
 BOB = account_for(AccountKind.USER, owner="@bob:a.example", currency=EUR)
 PEOPLE = (ISSUANCE, ALICE, BOB)
+
+
+def four_sums(account: Account) -> FourSums:
+    return account.debits_pending, account.debits_posted, account.credits_pending, account.credits_posted
+
+
+def with_sums(account: Account, four: FourSums) -> Account:
+    debits_pending, debits_posted, credits_pending, credits_posted = four
+    return replace(
+        account,
+        debits_pending=debits_pending,
+        debits_posted=debits_posted,
+        credits_pending=credits_pending,
+        credits_posted=credits_posted,
+    )
 
 
 def transfer_id(name: str) -> TransferId:

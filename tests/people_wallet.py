@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from appservices.chassis.chosen_languages import english_for_all
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.homeserver import MatrixRefused
@@ -159,6 +160,7 @@ async def people_wallet(
             announcer=RoomAnnouncer(
                 rooms=rooms,
                 display_name=display_name,
+                language_of=english_for_all,
                 wallet_user=WALLET,
                 currencies=currencies,
                 clock=clock,

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -43,8 +43,10 @@ class PostgresqlMissing(Exception):
 class Postgresql:
     """One server process on a data folder. It can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are those that differ from PostgreSQL's defaults."""
         self.folder = folder
+        self._settings = [f"--{name}={value}" for name, value in (settings or {}).items()]
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -75,6 +77,7 @@ class Postgresql:
                 str(program("postgres")),
                 *("-D", str(self._data), "-p", str(PORT), "-k", str(self.folder)),
                 *("-c", "listen_addresses=", "-c", "fsync=on", "-c", "max_connections=60"),
+                *self._settings,
             ],
             stdout=log,
             stderr=log,
@@ -151,11 +154,11 @@ class Postgresql:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[Postgresql]:
+def running_postgresql(settings: Mapping[str, str] | None = None) -> Iterator[Postgresql]:
     """A fresh server, gone with its folder at the end. Raises PostgresqlMissing."""
     program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="weft-postgresql-"))
-    server = Postgresql(folder)
+    server = Postgresql(folder, settings)
     try:
         server.create()
         server.start()

@@ -11,6 +11,7 @@ from uuid import uuid4
 from appservices.chassis.homeserver import JsonObject
 from appservices.chassis.olm_machine import MEGOLM, RoomKeyArrived, RoomKeyWithheld, SealedEvent
 from appservices.vocabulary.ids import RoomId, UserId
+from appservices.vocabulary.languages import known
 
 KEY_REQUEST_AFTER_SECONDS: Final = 4.0
 """How long a missing room key may take before its sender's device is asked for it."""
@@ -18,10 +19,12 @@ AWAITED_MAX: Final = 10_000
 """Missing keys, and notices of withheld ones, that are remembered; the oldest are forgotten first."""
 
 _SENTENCES: Final = {
-    "m.blacklisted": "your client has blocked this bot's device",
-    "m.unverified": "your client gives keys to verified devices only, and doesn't count this bot's as one",
-    "m.unauthorised": "your client says that this bot may not read the message",
-    "m.unavailable": "your client doesn't have the message's key any more",
+    "m.blacklisted": known("your client has blocked this bot's device"),
+    "m.unverified": known(
+        "your client gives keys to verified devices only, and doesn't count this bot's as one"
+    ),
+    "m.unauthorised": known("your client says that this bot may not read the message"),
+    "m.unavailable": known("your client doesn't have the message's key any more"),
 }
 
 

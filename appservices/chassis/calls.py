@@ -11,6 +11,7 @@ from appservices.chassis.messages import notice
 from appservices.chassis.outbox import Outgoing
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id
+from appservices.vocabulary.languages import _
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +46,14 @@ class Call:
         text: str,
         *,
         formatted: str | None = None,
-        elsewhere: str = "I have answered you in our direct room.",
+        elsewhere: str | None = None,
     ) -> list[Write]:
         """An answer that only the sender may read: here when alone with them, else by direct message.
 
         In the second case `elsewhere` is what the room is told; nothing when it is empty.
         """
+        if elsewhere is None:
+            elsewhere = _("I have answered you in our direct room.")
         if self.is_private:
             return [self.reply(text, formatted=formatted)]
         direct = self._outgoing("direct", notice(text, formatted=formatted), to_user=self.sender)

@@ -18,6 +18,7 @@ from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.commands import COMMAND_PREFIX, HELP, HOME_COMMANDS, WALLET_COMMANDS
 from appservices.vocabulary.ids import UserId, localpart_of, server_of
+from appservices.vocabulary.languages import _, isolated
 
 WORD_SHOWN_MAX = 24
 _PREFIXES = (COMMAND_PREFIX, "\uff01")
@@ -39,7 +40,10 @@ CommandHandler = Callable[[CommandCall], Awaitable[Sequence[Write] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does."""
+    """A command of a service. `usage` and `example` begin with `!`; `summary` says what it does.
+
+    They are told in the language of who asks, so those that have words in them are `known` sentences.
+    """
 
     name: str
     usage: str
@@ -110,21 +114,25 @@ class CommandRouter:
         return next((user for user in self._service_users if user in room.members.joined), None)
 
     def _help(self, call: CommandCall) -> Write:
-        commands = list(self._commands.values())
-        text = "\n".join(f"{command.usage} — {command.summary}" for command in commands)
+        told = [(_(command.usage), _(command.summary)) for command in self._commands.values()]
+        told.append((f"{COMMAND_PREFIX}{HELP}", _("lists these commands")))
+        lines = [(isolated(usage), summary) for usage, summary in told]
         rows = "".join(
-            f"<li><code>{html.escape(command.usage)}</code> — {html.escape(command.summary)}</li>"
-            for command in commands
+            f"<li><code>{html.escape(usage)}</code> — {html.escape(summary)}</li>" for usage, summary in lines
         )
         return call.reply(
-            text + "\n!help — lists these commands",
-            formatted=(f"<ul>{rows}<li><code>!help</code> — lists these commands</li></ul>"),
+            "\n".join(f"{usage} — {summary}" for usage, summary in lines),
+            formatted=f"<ul>{rows}</ul>",
         )
 
     def _unknown(self, call: CommandCall) -> Write:
         example = next(iter(self._commands.values())).example
         word = "".join(character for character in call.name if character.isprintable())[:WORD_SHOWN_MAX]
-        return call.reply(f"I don't know “{word}”: type !help for what I can do, for example {example}.")
+        return call.reply(
+            _("I don't know “{word}”: type !help for what I can do, for example {example}.").format(
+                word=isolated(word), example=isolated(_(example))
+            )
+        )
 
     def _answer_stranger(self, call: CommandCall) -> Sequence[Write]:
         """People of other servers have services of their own, which answer them when they are here."""
@@ -133,8 +141,14 @@ class CommandRouter:
             return []
         return [
             call.reply(
-                f"I serve the people of {server_of(self._service_user)} only; "
-                f"invite your own server's service, {own_service}, to use !{call.name} here."
+                _(
+                    "I serve the people of {server} only; invite your own server's service, {service}, "
+                    "to use {command} here."
+                ).format(
+                    server=isolated(server_of(self._service_user)),
+                    service=isolated(own_service),
+                    command=isolated(f"{COMMAND_PREFIX}{call.name}"),
+                )
             )
         ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -23,7 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from appservices.vocabulary.ids import UserId, is_server_name
+from appservices.vocabulary.ids import UserId, is_server_name, is_user_id, server_of
+from appservices.vocabulary.languages import ENGLISH, LANGUAGES
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, Currencies, Currency, CurrencyCode, iso_currency
 from appservices.vocabulary.signing import SigningKey
 
@@ -106,6 +107,19 @@ class WebSection(Section):
         description="Origins of Matrix clients that may show Weft's pages as widgets (frame-ancestors).",
     )
 
+    operators: tuple[UserId, ...] = Field(
+        default=(), description="Matrix users who may open the operator's page, /operator."
+    )
+
+    @field_validator("operators", mode="before")
+    @classmethod
+    def _operators(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(item, str) and is_user_id(item) for item in value
+        ):
+            raise ValueError('a list of Matrix users, such as ["@admin:example.org"]')
+        return tuple(value)
+
     @field_validator("client_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
@@ -160,6 +174,34 @@ class WalletSection(Section):
     payment_max: Annotated[int, Field(ge=1)] = Field(
         default=10_000, description="The most that one payment may move, in whole units of its currency."
     )
+    day_max: Annotated[int, Field(ge=1)] = Field(
+        default=20_000,
+        description="The most that one user may pay in a day (by UTC) in one currency, in whole units.",
+    )
+    chat_max: Annotated[int, Field(ge=0)] = Field(
+        default=200,
+        description="Above this, in whole units, a payment by chat waits until its payer confirms it.",
+    )
+    no_pin_max: Annotated[int, Field(ge=0)] = Field(
+        default=50,
+        description=(
+            "The most that a till may charge by payment code alone, in whole units of its currency; 0 "
+            "charges nothing so."
+        ),
+    )
+    merchants: Literal["by_operator", "open"] = Field(
+        default="by_operator",
+        description=(
+            "Who opens merchant accounts: the operator alone, by `weft wallet merchant add`, or with `open` "
+            "every member, too."
+        ),
+    )
+    webhooks_to_private_addresses: bool = Field(
+        default=False,
+        description=(
+            "Whether merchants' notifications may go to addresses of this machine's own network, and by http."
+        ),
+    )
     red_packet_max: Annotated[int, Field(ge=1)] = Field(
         default=200, description="The most that one red packet may hold, in whole units of its currency."
     )
@@ -183,9 +225,9 @@ class WalletSection(Section):
                 raise ValueError(f"{code} is given twice")
         return currencies
 
-    @field_validator("payment_max")
+    @field_validator("payment_max", "day_max", "chat_max", "no_pin_max")
     @classmethod
-    def _payment_max(cls, value: int, info: ValidationInfo) -> int:
+    def _limit(cls, value: int, info: ValidationInfo) -> int:
         for currency in info.data.get("currencies", ()):
             highest = AMOUNT_MINOR_MAX // 10**currency.exponent
             if value > highest:
@@ -217,6 +259,10 @@ class WeftConfig(Section):
     """The whole config file."""
 
     server_name: str = Field(description="The Matrix server name, as in user ids; Synapse has the same.")
+    language: str = Field(
+        default=ENGLISH,
+        description=f"The language of who has not chosen their own: one of {', '.join(LANGUAGES)}.",
+    )
     homeserver: HomeserverSection
     web: WebSection
     home: HomeSection = HomeSection()
@@ -229,6 +275,21 @@ class WeftConfig(Section):
     def _server_name(cls, value: str) -> str:
         if not is_server_name(value):
             raise ValueError("a server name looks like example.org or localhost:8448")
+        return value
+
+    @field_validator("language")
+    @classmethod
+    def _language(cls, value: str) -> str:
+        if value not in LANGUAGES:
+            raise ValueError(f"one of {', '.join(LANGUAGES)}")
+        return value
+
+    @field_validator("web")
+    @classmethod
+    def _own_operators(cls, value: WebSection, info: ValidationInfo) -> WebSection:
+        for operator in value.operators:
+            if server_of(operator) != info.data.get("server_name", server_of(operator)):
+                raise ValueError(f"operators: {operator} is not a user of this server")
         return value
 
     def user(self, localpart: str) -> UserId:

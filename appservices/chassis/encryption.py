@@ -45,6 +45,7 @@ from appservices.chassis.olm_machine import (
 )
 from appservices.chassis.room_members import EncryptionUnsupported, RoomMembers
 from appservices.vocabulary.ids import EventId, RoomId, UserId
+from appservices.vocabulary.languages import known
 
 __all__ = [
     "BotDevice",
@@ -199,7 +200,7 @@ class BotDevice:
         if session is None:
             raise Undecryptable(
                 UndecryptableReason.SENDER_DIFFERS,
-                "the message was not written by a device of its sender, or that device is gone",
+                known("the message was not written by a device of its sender, or that device is gone"),
             )
         payload = self._machine.open_event(sealed, session)
         content = payload["content"]

@@ -75,7 +75,7 @@ class Inbox:
         clock: Clock,
         handle: EventHandler,
         on_effects: Callable[[], None],
-        on_given_up: Callable[[StoredEvent], Sequence[Write]],
+        on_given_up: Callable[[StoredEvent], Awaitable[Sequence[Write]]],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -155,7 +155,7 @@ class Inbox:
                     failed = _mark(
                         stored.position, FAILED, event=json.dumps(dict(stored.event)), problem=problem
                     )
-                    await self._commit([*self._on_given_up(stored), failed])
+                    await self._commit([*await self._on_given_up(stored), failed])
                     self._on_effects()
                 else:
                     logger.warning(

@@ -11,13 +11,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from appservices.vocabulary.ids import EventId, RoomId, UserId, is_user_id
+from appservices.vocabulary.languages import without_directions
 
 TEXT_LENGTH_MAX = 4_000
 SHOWN_NAME_LENGTH_MAX = 64
 _USER_LINK = re.compile(r"https://matrix\.to/#/(@[^?/]+)|matrix:u/([^?/]+)")
 _BLOCK_TAGS = frozenset({"br", "p", "div", "li", "tr"})
-# Characters that reorder or hide text around them: a display name must not be able to.
-_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def reply_relation(event_id: EventId) -> dict[str, Any]:
 
 def shown_name(user_id: UserId, display_name: str | None) -> str:
     """A person's name as a sentence may show it: one line, printable, no direction marks, short."""
-    cleaned = _DIRECTIONS.sub("", display_name or "")
+    cleaned = without_directions(display_name or "")
     printable = "".join(character if character.isprintable() else " " for character in cleaned)
     name = " ".join(printable.split())
     if not name:

@@ -29,6 +29,7 @@ from nio.events import ForwardedRoomKeyEvent, RoomKeyEvent, ToDeviceEvent
 
 from appservices.chassis.crypto_store import CryptoStore
 from appservices.vocabulary.ids import RoomId, UserId
+from appservices.vocabulary.languages import known
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +85,16 @@ class SealedEvent:
         """Raises Undecryptable."""
         content = event.get("content")
         if not isinstance(content, Mapping):
-            raise Undecryptable(UndecryptableReason.MALFORMED, "the message has no content")
+            raise Undecryptable(UndecryptableReason.MALFORMED, known("the message has no content"))
         if content.get("algorithm") != MEGOLM:
             raise Undecryptable(
                 UndecryptableReason.ALGORITHM_UNKNOWN,
-                "the message is encrypted in a way that Weft doesn't know",
+                known("the message is encrypted in a way that Weft doesn't know"),
             )
         texts = [event.get(name) for name in ("event_id", "room_id", "sender")]
         texts += [content.get(name) for name in ("session_id", "ciphertext")]
         if not all(isinstance(text, str) and text for text in texts):
-            raise Undecryptable(UndecryptableReason.MALFORMED, "the encrypted message is malformed")
+            raise Undecryptable(UndecryptableReason.MALFORMED, known("the encrypted message is malformed"))
         sender_key, device_id = (content.get(name) for name in ("sender_key", "device_id"))
         return cls(
             event_id=str(texts[0]),
@@ -361,28 +362,34 @@ class OlmMachine(Olm):  # type: ignore[misc]
         except (vodozemac.MegolmDecryptionException, vodozemac.DecodeException) as error:
             if "index" in str(error).lower():
                 raise Undecryptable(
-                    UndecryptableReason.KEY_TOO_NEW, "the message was sent before its key was shared with me"
+                    UndecryptableReason.KEY_TOO_NEW,
+                    known("the message was sent before its key was shared with me"),
                 ) from error
             raise Undecryptable(
-                UndecryptableReason.MALFORMED, "the message doesn't fit its key: it was damaged or forged"
+                UndecryptableReason.MALFORMED,
+                known("the message doesn't fit its key: it was damaged or forged"),
             ) from error
         except (ValueError, RecursionError) as error:
             raise Undecryptable(
-                UndecryptableReason.MALFORMED, "the decrypted message is malformed"
+                UndecryptableReason.MALFORMED, known("the decrypted message is malformed")
             ) from error
         if (
             not isinstance(payload, dict)
             or not isinstance(payload.get("type"), str)
             or not isinstance(payload.get("content"), dict)
         ):
-            raise Undecryptable(UndecryptableReason.MALFORMED, "the decrypted message is malformed")
+            raise Undecryptable(UndecryptableReason.MALFORMED, known("the decrypted message is malformed"))
         if payload.get("room_id") != sealed.room_id:
-            raise Undecryptable(UndecryptableReason.ROOM_DIFFERS, "the message was written for another room")
+            raise Undecryptable(
+                UndecryptableReason.ROOM_DIFFERS, known("the message was written for another room")
+            )
         first_event_id = self.store.event_of_message_index(sealed.session_id, message_index)
         if first_event_id is None:
             self.store.remember_message_index(sealed.session_id, message_index, sealed.event_id)
         elif first_event_id != sealed.event_id:
-            raise Undecryptable(UndecryptableReason.REPLAYED, "the message repeats an earlier one (a replay)")
+            raise Undecryptable(
+                UndecryptableReason.REPLAYED, known("the message repeats an earlier one (a replay)")
+            )
         return payload
 
     def _sessions_of(self, sealed: SealedEvent) -> list[Any]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
+from babel.core import Locale
+from babel.dates import format_skeleton
+
 from appservices.vocabulary.ids import UserId, localpart_of
+from appservices.vocabulary.languages import ENGLISH, _, language
 
 AVATAR_COLORS = 6
+# Babel's plain English is American.
+_LOCALES_OF_DATES = {ENGLISH: "en_GB"}
 
 
 def display_name(user_id: str) -> str:
@@ -32,14 +38,18 @@ def iso_time(at_ms: int) -> str:
 
 
 def readable_time(at_ms: int) -> str:
-    """What stands there until, or without, the script."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%-d %b %Y, %H:%M UTC")
+    """A moment in words, as chat and pages without script show it: `24 Nov 2026, 13:05 UTC`."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    locale = Locale.parse(_LOCALES_OF_DATES.get(language(), language()))
+    day = str(format_skeleton("yMMMd", at, locale=locale))
+    clock = f"{at:%H:%M} UTC"
+    return str(locale.datetime_formats["medium"]).replace("{1}", day).replace("{0}", clock)
 
 
 def browser_name(user_agent: str) -> str:
-    """`Firefox on Android`, as well as it can be told; `a program` for what is no browser."""
+    """`Firefox on Android`, as well as it can be told; a program's own name for what is no browser."""
     if "Mozilla/" not in user_agent:
-        return user_agent.split("/")[0][:40] or "An unknown browser"
+        return user_agent.split("/")[0][:40] or _("An unknown browser")
     browsers = (
         ("Edg", "Edge"),
         ("OPR/", "Opera"),
@@ -59,6 +69,6 @@ def browser_name(user_agent: str) -> str:
         ("CrOS", "ChromeOS"),
         ("Linux", "Linux"),
     )
-    browser = next((name for mark, name in browsers if mark in user_agent), "A browser")
+    browser = next((name for mark, name in browsers if mark in user_agent), _("A browser"))
     system = next((name for mark, name in systems if mark in user_agent), None)
-    return f"{browser} on {system}" if system else browser
+    return _("{browser} on {system}").format(browser=browser, system=system) if system else browser

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from appservices.chassis.config import WebSection
 from appservices.chassis.page_assets import Assets
+from appservices.chassis.page_language import PageLanguages, SpeakTheirLanguage, language_of_request
 from appservices.chassis.page_words import (
     avatar_color,
     display_name,
@@ -27,7 +28,8 @@ from appservices.chassis.page_words import (
 )
 from appservices.chassis.signed_in import FormNotOurs, SignInNeeded
 from appservices.chassis.web_errors import ApiError, BodyTooLarge, limit_body
-from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy
+from appservices.chassis.web_security import NOT_FRAMED, StrictHeaders, page_policy, permissions_policy
+from appservices.vocabulary.languages import LANGUAGES, _, direction, form_for, language, speaking
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +74,19 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
         )
-        self._environment.globals.update(asset=assets.url, htmx_config=_HTMX_CONFIG)
+        self._environment.policies["ext.i18n.trimmed"] = True
+        # What the extension adds is not in Environment's type.
+        environment: Any = self._environment
+        environment.install_gettext_callables(_, form_for, newstyle=True)
+        self._environment.globals.update(
+            asset=assets.url,
+            htmx_config=_HTMX_CONFIG,
+            languages=LANGUAGES,
+            language=language,
+            direction=direction,
+        )
         self._environment.filters.update(
             avatar_color=avatar_color,
             display_name=display_name,
@@ -89,19 +102,30 @@ class Pages:
         *,
         status: int = 200,
         widget: bool = False,
+        camera: bool = False,
         **context: object,
     ) -> HTMLResponse:
-        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page."""
+        """A page. As a widget it may stand in the configured Matrix clients, otherwise in no other page.
+
+        `camera` lets it ask its user for the camera.
+        """
         page = self._environment.get_template(template).render(
             {
                 "theme": theme_of(request),
+                "here": page_of(request),
                 "widget": widget,
                 "signed_in": None,
                 **context,
             }
         )
         framed_by = ("'self'", *self._web.client_origins) if widget else NOT_FRAMED
-        headers = {"Content-Security-Policy": page_policy(framed_by), "Cache-Control": "no-store"}
+        headers = {
+            "Content-Security-Policy": page_policy(framed_by),
+            "Content-Language": language(),
+            "Cache-Control": "no-store",
+        }
+        if camera:
+            headers["Permissions-Policy"] = permissions_policy(camera=True)
         if widget:
             # Otherwise a widget that opens its page in a tab of its own would be cut off from it.
             headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
@@ -135,9 +159,21 @@ def theme_of(request: Request) -> str:
     return _THEMES.get(request.query_params.get("theme", ""), "")
 
 
-def install_shell(app: FastAPI, pages: Pages, assets: Assets) -> None:
-    """Gives an app the assets, the strict headers, and errors as pages or, below /_, as Matrix errors."""
+def page_of(request: Request) -> str:
+    """The address of the page that a request is for; for a form or a fragment, of the page it is part of."""
+    where = request.url.path
+    if request.method not in ("GET", "HEAD") or by_htmx(request):
+        return "/" + where.strip("/").split("/")[0]
+    return f"{where}?{request.url.query}" if request.url.query else where
+
+
+def install_shell(app: FastAPI, pages: Pages, assets: Assets, languages: PageLanguages) -> None:
+    """Gives an app the assets, the strict headers, everyone's language, and errors as pages.
+
+    Below /_, which is for programs, errors are in Matrix's form and in English.
+    """
     app.include_router(assets.router())
+    app.add_middleware(SpeakTheirLanguage, languages=languages)
     app.add_middleware(StrictHeaders)
 
     def error_answer(request: Request, status: int, title: str, sentence: str) -> Response:
@@ -163,13 +199,13 @@ def install_shell(app: FastAPI, pages: Pages, assets: Assets) -> None:
         return error_answer(
             request,
             403,
-            "Nothing was changed",
-            "This form did not come from a current page of ours. Go back, load the page again and retry.",
+            _("Nothing was changed"),
+            _("This form did not come from a current page of ours. Go back, load the page again and retry."),
         )
 
     @app.exception_handler(BodyTooLarge)
     async def body_too_large(request: Request, _error: Exception) -> Response:
-        return error_answer(request, 413, "Too much", "That is more than this form takes.")
+        return error_answer(request, 413, _("Too much"), _("That is more than this form takes."))
 
     @app.exception_handler(ApiError)
     async def api_error(_request: Request, error: Exception) -> Response:
@@ -182,9 +218,9 @@ def install_shell(app: FastAPI, pages: Pages, assets: Assets) -> None:
         if isinstance(error.__cause__, BodyTooLarge):
             return await body_too_large(request, error)
         title, sentence = {
-            404: ("Nothing here", "There is no page at this address."),
-            405: ("Not like this", "This address can't be used in that way."),
-        }.get(error.status_code, ("That did not work", "The request could not be understood."))
+            404: (_("Nothing here"), _("There is no page at this address.")),
+            405: (_("Not like this"), _("This address can't be used in that way.")),
+        }.get(error.status_code, (_("That did not work"), _("The request could not be understood.")))
         answer = error_answer(request, error.status_code, title, sentence)
         for name, value in (error.headers or {}).items():
             answer.headers[name] = value
@@ -193,16 +229,15 @@ def install_shell(app: FastAPI, pages: Pages, assets: Assets) -> None:
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_answer(
-            request, 500, "Something broke", "That was our fault, not yours; it is in the server's log."
-        )
+        # A failure is answered after all else has ended, its language too.
+        with speaking(language_of_request(request)):
+            return error_answer(
+                request,
+                500,
+                _("Something broke"),
+                _("That was our fault, not yours; it is in the server's log."),
+            )
 
 
 def _sign_in_address(request: Request) -> str:
-    where = request.url.path
-    if request.method not in ("GET", "HEAD") or by_htmx(request):
-        # A fragment or a form's target is nowhere to arrive at: back to the page that it belongs to.
-        where = "/" + where.strip("/").split("/")[0]
-    elif request.url.query:
-        where = f"{where}?{request.url.query}"
-    return f"{SIGN_IN_PATH}?next={quote(where, safe='/')}"
+    return f"{SIGN_IN_PATH}?next={quote(page_of(request), safe='/')}"

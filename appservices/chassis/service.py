@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.config import Registration
@@ -30,6 +31,7 @@ from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
 from appservices.chassis.transactions import transaction_routes
 from appservices.vocabulary.events import HOME_ROOM_TYPE
 from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, server_of
+from appservices.vocabulary.languages import _, speaking
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +69,15 @@ class Service:
         open_device: Callable[[], Awaitable[BotDevice]],
         registration: Registration,
         clock: Clock,
+        language_of: LanguageOf = english_for_all,
     ) -> None:
+        """`language_of` says in which language the service speaks with a user, whatever it says."""
         self.identity = identity
         self.is_ready = False
         self._device: BotDevice | None = None
         self._open_device = open_device
         self._clock = clock
+        self._language_of = language_of
         self._registration = registration
         self._on_allowed: Callable[[RoomId], Awaitable[None]] | None = None
         self._welcome: Callable[[UserId], tuple[str, str]] | None = None
@@ -174,6 +179,10 @@ class Service:
                 self._device.observe(dict(event))
 
     async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
+        with speaking(await self._language_of(UserId(stored.event["sender"]))):
+            return await self._apply(stored)
+
+    async def _apply(self, stored: StoredEvent) -> Sequence[Write] | None:
         event: Mapping[str, Any] = stored.event
         if event["type"] == "m.room.member":
             return await self._own_membership(stored)
@@ -249,7 +258,7 @@ class Service:
             return []
         if room.only_person != stored.event["sender"]:
             return []
-        text = f"I can't read this message: {problem.sentence}"
+        text = _("I can't read this message: {reason}").format(reason=_(problem.sentence))
         return [self._notice(stored, "unreadable", text)]
 
     def _notice(self, stored: StoredEvent, purpose: str, text: str) -> Write:
@@ -293,21 +302,23 @@ class Service:
         person = await self.direct_rooms.note_home(room_id)
         if person is None or self._welcome is None or await self.outbox.knows(_welcome_id(room_id)):
             return []
-        text, formatted = self._welcome(person)
+        with speaking(await self._language_of(person)):
+            text, formatted = self._welcome(person)
         outgoing = Outgoing(_welcome_id(room_id), notice(text, formatted=formatted), room_id=room_id)
         return [outgoing.write(now_ms=self._clock())]
 
-    def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
+    async def _given_up(self, stored: StoredEvent) -> Sequence[Write]:
         """What the room is told about an event that could not be applied: only where we had read it."""
         if stored.event["type"] != "m.room.message":
             return []
         body = stored.event["content"].get("body")
         if not isinstance(body, str) or not body.startswith("!"):
             return []
-        text = (
-            "Something went wrong on our side and this command was put aside. Please look at your history "
-            "before you send it again."
-        )
+        with speaking(await self._language_of(UserId(stored.event["sender"]))):
+            text = _(
+                "Something went wrong on our side and this command was put aside. Please look at your "
+                "history before you send it again."
+            )
         return [self._notice(stored, "given up", text)]
 
     # The way out.

@@ -1,4 +1,7 @@
-"""Tables of sign-in and sessions, in the home database alone. Of a secret only its hash is kept."""
+"""Tables of sign-in, sessions and chosen languages, in the home database alone.
+
+Of a secret only its hash is kept.
+"""
 
 from __future__ import annotations
 
@@ -47,4 +50,12 @@ sign_in_links = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
     Index("sign_in_links_by_user", "user_id", "expires_at_ms"),
     Index("sign_in_links_by_expiry", "expires_at_ms"),
+)
+
+chosen_languages = Table(
+    "chosen_languages",
+    session_metadata,
+    Column("user_id", String(255), primary_key=True),
+    # A language tag (BCP 47). A row of one that this Weft doesn't speak counts as none.
+    Column("language", String(35), nullable=False),
 )

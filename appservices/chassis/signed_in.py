@@ -21,6 +21,7 @@ from appservices.chassis.web_sessions import Session, SessionStore
 from appservices.vocabulary.ids import UserId
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SCOPE_KEY = "weft.signed_in"
 
 
 class SignInNeeded(Exception):
@@ -62,8 +63,14 @@ class SessionGuard:
         token = bearer if bearer is not None else request.cookies.get(self.cookies.session, "")
         if not token:
             return None
-        session = await self.store.find(token)
-        return None if session is None else SignedIn(session, token, by_cookie=bearer is None)
+        if _SCOPE_KEY not in request.scope:
+            # One request is made by one person, however many ask who that is.
+            session = await self.store.find(token)
+            request.scope[_SCOPE_KEY] = (
+                None if session is None else SignedIn(session, token, by_cookie=bearer is None)
+            )
+        signed_in: SignedIn | None = request.scope[_SCOPE_KEY]
+        return signed_in
 
     async def require_api(self, request: Request) -> SignedIn:
         """For APIs: raises ApiError 401 without a session, 403 where a cookie lacks its CSRF token."""

@@ -20,9 +20,16 @@ from appservices.chassis.config import WebSection
 CSRF_HEADER: Final = "X-Weft-CSRF"
 CSRF_FIELD: Final = "csrf"
 SIGN_IN_COOKIE_SECONDS: Final = 600
+LANGUAGE_COOKIE_SECONDS: Final = 365 * 24 * 3600
 
 NOT_FRAMED: Final = ("'none'",)
 """frame-ancestors of pages that no other page may show: sign-in and the portal."""
+
+
+def permissions_policy(*, camera: bool = False) -> str:
+    """What a page may use of the device: nothing, or the camera for one that scans codes."""
+    return f"camera=({'self' if camera else ''}), geolocation=(), microphone=(), payment=(), usb=()"
+
 
 _STRICT_HEADERS: Final = {
     # Scripts, styles and pictures come from this server alone, and nothing inline runs.
@@ -31,7 +38,7 @@ _STRICT_HEADERS: Final = {
     # with forms, and the origin of a form could not be checked.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Permissions-Policy": permissions_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -72,7 +79,7 @@ def page_policy(frame_ancestors: tuple[str, ...]) -> str:
 
 
 class Cookies:
-    """The two cookies of this server, named so that neighbours on one machine don't overwrite each other.
+    """The cookies of this server, named so that neighbours on one machine don't overwrite each other.
 
     Over https their names begin with __Host-, which a browser accepts only for this very host, from https and
     for the whole site. Browsers don't tell ports apart in cookies, so without https the port is in the name.
@@ -84,6 +91,7 @@ class Cookies:
         prefix, suffix = ("__Host-", "") if self._secure else ("", f"_{public.port or 80}")
         self.session = f"{prefix}weft_session{suffix}"
         self.sign_in = f"{prefix}weft_sign_in{suffix}"
+        self.language = f"{prefix}weft_language{suffix}"
 
     def set(self, response: Response, *, name: str, value: str, seconds: int) -> None:
         response.set_cookie(

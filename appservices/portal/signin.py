@@ -14,7 +14,8 @@ from appservices.chassis.config import WebSection, WeftConfig
 from appservices.chassis.pages import SIGN_IN_PATH, PageRoute, Pages, by_htmx, see_other
 from appservices.chassis.signed_in import FormNotOurs, SessionGuard, SignInNeeded
 from appservices.chassis.web_security import SIGN_IN_COOKIE_SECONDS, from_own_page, own_path
-from appservices.chassis.web_sessions import NewSession, TooManyCodes, code_of
+from appservices.chassis.web_sessions import CODE_MINUTES, LINK_MINUTES, NewSession, TooManyCodes, code_of
+from appservices.vocabulary.languages import _, counted, isolated
 
 LINK_PATH: Final = "/signin/link"
 _MILLISECONDS = 1000
@@ -59,15 +60,21 @@ def sign_in_pages(guard: SessionGuard, pages: Pages, config: WeftConfig) -> APIR
                     request,
                     "error.html",
                     status=429,
-                    title="Too many at once",
-                    sentence="Too many people are signing in from where you are. Try again in ten minutes, "
-                    f"or send !login to {config.home_user}.",
+                    title=_("Too many at once"),
+                    sentence=counted(
+                        "Too many people are signing in from where you are. Try again in {count} minute, "
+                        "or send !login to {user}.",
+                        "Too many people are signing in from where you are. Try again in {count} minutes, "
+                        "or send !login to {user}.",
+                        CODE_MINUTES,
+                    ).format(user=isolated(config.home_user)),
                 )
         answer = pages.render(
             request,
             "signin.html",
             code=code,
             home_user=config.home_user,
+            minutes=CODE_MINUTES,
             next=where,
             not_yet=bool(waiting),
         )
@@ -109,7 +116,7 @@ def sign_in_pages(guard: SessionGuard, pages: Pages, config: WeftConfig) -> APIR
     @router.post("/signout")
     async def sign_out(request: Request) -> Response:
         try:
-            signed_in, _ = await guard.require_form(request)
+            signed_in, _form = await guard.require_form(request)
         except SignInNeeded:
             # Signed out already: the wish is fulfilled.
             pass
@@ -139,9 +146,12 @@ def _link_unknown(request: Request, pages: Pages, config: WeftConfig) -> Respons
         request,
         "error.html",
         status=404,
-        title="This link no longer works",
-        sentence="It was used before, or it is older than five minutes. "
-        f"Send !login to {config.home_user} for a new one.",
+        title=_("This link no longer works"),
+        sentence=counted(
+            "It was used before, or it is older than {count} minute. Send !login to {user} for a new one.",
+            "It was used before, or it is older than {count} minutes. Send !login to {user} for a new one.",
+            LINK_MINUTES,
+        ).format(user=isolated(config.home_user)),
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-HOME_COMMANDS: Final = ("login", "logout", "sessions")
+HOME_COMMANDS: Final = ("language", "login", "logout", "sessions")
 WALLET_COMMANDS: Final = (
     "balance",
     "history",
+    "statement",
     "pay",
     "request",
     "split",

@@ -25,7 +25,7 @@ OutboxId = NewType("OutboxId", str)
 
 USER_ID_LENGTH_MAX = 255
 _USER_ID = re.compile(r"@[^:\s\x00]+:[^\s\x00]+")
-_LEDGER_ID = re.compile(r"[0-9a-f]{32}")
+_match_ledger_id = re.compile(r"[0-9a-f]{32}").fullmatch
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z.-]{1,230})(?::[0-9]{1,5})?")
 
 
@@ -45,7 +45,7 @@ def is_server_name(text: str) -> bool:
 
 def is_ledger_id(text: str) -> bool:
     """Whether the text is 32 lower-case hex digits."""
-    return _LEDGER_ID.fullmatch(text) is not None
+    return _match_ledger_id(text) is not None
 
 
 def server_of(user_id: UserId) -> ServerName:

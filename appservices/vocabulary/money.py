@@ -22,7 +22,7 @@ from babel.numbers import (
     list_currencies,
 )
 
-from appservices.vocabulary.languages import language
+from appservices.vocabulary.languages import _, counted, isolated, language, without_directions
 
 CurrencyCode = NewType("CurrencyCode", str)
 """An ISO 4217 code or one that an operator defines: 3 to 8 capitals."""
@@ -36,6 +36,8 @@ _CURRENCY_CODE = re.compile(r"[A-Z]{3,8}")
 _NUMBER = re.compile(r"[0-9][0-9.,'\u2019\u00a0\u202f\u066b\u066c]*")
 _ARABIC_DECIMAL = "\u066b"
 _GROUP_MARKS = "'\u2019\u00a0\u202f\u066c"
+_MINUS = "\u2212"
+_RIGHT_TO_LEFT_MARK, _LEFT_TO_RIGHT_MARK = "\u200f", "\u200e"
 
 
 class AmountUnreadable(ValueError):
@@ -122,14 +124,24 @@ class Currencies(Mapping[CurrencyCode, Currency]):
 
 
 def format_minor(amount_minor: int, currency: Currency) -> str:
-    """An amount for people, also zero or negative (a balance): `€12.50`, `12.50 HOUR`."""
+    """An amount for people, also zero or negative (a balance): `€12.50`, `-€12.50`, `12.50 HOUR`."""
+    return _formatted(amount_minor, currency, plus="", minus="-")
+
+
+def format_change(amount_minor: int, currency: Currency) -> str:
+    """What came in or went out, always with its sign: `+€12.50`, `−€12.50`."""
+    return _formatted(amount_minor, currency, plus="+", minus=_MINUS)
+
+
+def _formatted(amount_minor: int, currency: Currency, *, plus: str, minus: str) -> str:
     number = Decimal(amount_minor).scaleb(-currency.exponent)
     decimals = "." + "0" * currency.exponent if currency.exponent else ""
+    pattern = _pattern(language(), is_iso=currency.symbol != currency.code).replace(".00", decimals)
     return str(
         format_currency(
             number,
             currency.code,
-            format=_pattern(language(), is_iso=currency.symbol != currency.code).replace(".00", decimals),
+            format=f"{_signed(pattern, plus)};{_signed(pattern, minus)}",
             locale=language(),
             currency_digits=False,
         )
@@ -138,9 +150,20 @@ def format_minor(amount_minor: int, currency: Currency) -> str:
 
 @cache
 def _pattern(tag: str, *, is_iso: bool) -> str:
-    """Where the language writes the currency and the minus; a code always stands behind the number."""
-    pattern = str(Locale.parse(tag).currency_formats["standard"].pattern) if is_iso else "#,##0.00 ¤"
-    return pattern if ";" in pattern else f"{pattern};-{pattern}"
+    """Where the language writes the currency of a positive amount; a code always stands behind the number."""
+    standard = str(Locale.parse(tag).currency_formats["standard"].pattern).split(";")[0]
+    if is_iso:
+        return standard
+    mark = _RIGHT_TO_LEFT_MARK if standard.startswith(_RIGHT_TO_LEFT_MARK) else ""
+    # The second mark keeps the code behind its number, also where a sign makes that read left to right.
+    return f"{mark}#,##0.00{mark} ¤"
+
+
+def _signed(pattern: str, sign: str) -> str:
+    if not sign or not pattern.startswith(_RIGHT_TO_LEFT_MARK):
+        return sign + pattern
+    # The mark keeps the sign in front of its number, as CLDR has it for these languages.
+    return f"{_RIGHT_TO_LEFT_MARK}{_LEFT_TO_RIGHT_MARK}{sign}{pattern.removeprefix(_RIGHT_TO_LEFT_MARK)}"
 
 
 def decimal_text(money: Money, currency: Currency) -> str:
@@ -149,27 +172,36 @@ def decimal_text(money: Money, currency: Currency) -> str:
 
 
 def _parse(text: str, currencies: Currencies) -> Money:
-    written = unicodedata.normalize("NFC", text).strip()
-    example = (
-        f"for example 12.50 {currencies.default.code}"
-        if currencies.default.exponent
-        else (f"for example 12 {currencies.default.code}")
-    )
+    written = without_directions(unicodedata.normalize("NFC", text)).strip()
+    default = currencies.default
+    example = isolated(f"12.50 {default.code}" if default.exponent else f"12 {default.code}")
     if not written or len(written) > AMOUNT_TEXT_LENGTH_MAX:
-        raise AmountUnreadable(f"An amount is a number and a currency, {example}.")
+        raise AmountUnreadable(
+            _("An amount is a number and a currency, for example {example}.").format(example=example)
+        )
     if written[0] in "-\u2212\u2013" or re.search(r"[-\u2212]\s*[\d]", written):
-        raise AmountUnreadable("An amount can't be negative.")
+        raise AmountUnreadable(_("An amount can't be negative."))
     ascii_digits = "".join(_ascii_digit(character) for character in written)
     match = _NUMBER.search(ascii_digits)
     if match is None:
-        raise AmountUnreadable(f"“{_shown(written)}” is not an amount, {example}.")
+        raise _no_amount(written, example)
     number = match.group().rstrip(_GROUP_MARKS)
     before = ascii_digits[: match.start()].strip()
     after = ascii_digits[match.start() + len(number) :].strip()
     if before and after:
-        raise AmountUnreadable(f"“{_shown(written)}” is not an amount, {example}.")
-    currency = _currency_written(before or after, currencies, example)
+        raise _no_amount(written, example)
+    currency = _currency_written(before or after, currencies)
     return _money(_decimal(number, currency), currency, written)
+
+
+def _no_amount(written: str, example: str) -> AmountUnreadable:
+    return AmountUnreadable(
+        _("“{text}” is not an amount, for example {example}.").format(text=_shown(written), example=example)
+    )
+
+
+def _no_number(number: str) -> AmountUnreadable:
+    return AmountUnreadable(_("“{text}” is not a number.").format(text=_shown(number)))
 
 
 def _ascii_digit(character: str) -> str:
@@ -181,13 +213,17 @@ def _ascii_digit(character: str) -> str:
     return character
 
 
-def _currency_written(name: str, currencies: Currencies, example: str) -> Currency:
+def _currency_written(name: str, currencies: Currencies) -> Currency:
     if not name:
         return currencies.default
     currency = currencies.named(name)
     if currency is None:
-        kept = ", ".join(currencies._by_code)
-        raise AmountUnreadable(f"“{_shown(name)}” is not a currency of this wallet, which keeps {kept}.")
+        kept = isolated(", ".join(currencies._by_code))
+        raise AmountUnreadable(
+            _("“{text}” is not a currency of this wallet, which keeps {currencies}.").format(
+                text=_shown(name), currencies=kept
+            )
+        )
     return currency
 
 
@@ -203,48 +239,53 @@ def _decimal(number: str, currency: Currency) -> Decimal:
         return Decimal(number)
     last = marks[-1]
     other = "," if last == "." else "."
-    whole, _, fraction = number.rpartition(last)
+    whole, _mark, fraction = number.rpartition(last)
     if marks.count(last) > 1:
         if other in marks:
-            raise AmountUnreadable(f"“{_shown(number)}” is not a number.")
+            raise _no_number(number)
         _check_groups(number.split(last), number)
         return Decimal(number.replace(last, ""))
     if other in marks:
         _check_groups(whole.split(other), number)
         return Decimal(f"{whole.replace(other, '')}.{fraction or '0'}")
     if not fraction:
-        raise AmountUnreadable(f"“{_shown(number)}” is not a number.")
+        raise _no_number(number)
     if len(fraction) == 3 and currency.exponent != 3 and whole != "0" and len(whole) <= 3:
         raise AmountUnreadable(
-            f"“{_shown(number)}” could mean {whole}{fraction} or {whole}.{fraction}: "
-            "please write it without a thousands mark."
+            _("“{text}” could mean {large} or {small}: please write it without a thousands mark.").format(
+                text=_shown(number), large=whole + fraction, small=f"{whole}.{fraction}"
+            )
         )
     return Decimal(f"{whole}.{fraction}")
 
 
 def _check_groups(groups: list[str], number: str) -> None:
     if not (1 <= len(groups[0]) <= 3 and all(len(group) == 3 and group.isdigit() for group in groups[1:])):
-        raise AmountUnreadable(f"“{_shown(number)}” is not a number.")
+        raise _no_number(number)
 
 
 def _money(number: Decimal, currency: Currency, written: str) -> Money:
     minor = number.scaleb(currency.exponent)
     if minor != minor.to_integral_value():
         raise AmountUnreadable(
-            f"{currency.code} has {_decimals(currency.exponent)}; “{_shown(written)}” has more."
+            counted(
+                "{currency} has {count} decimal; “{text}” has more.",
+                "{currency} has {count} decimals; “{text}” has more.",
+                currency.exponent,
+            ).format(currency=isolated(currency.code), text=_shown(written))
+            if currency.exponent
+            else _("{currency} has no decimals; “{text}” has some.").format(
+                currency=isolated(currency.code), text=_shown(written)
+            )
         )
     if minor == 0:
-        raise AmountUnreadable("An amount must be more than zero.")
+        raise AmountUnreadable(_("An amount must be more than zero."))
     if minor > AMOUNT_MINOR_MAX:
-        raise AmountUnreadable(f"“{_shown(written)}” is more than any payment can be.")
+        raise AmountUnreadable(_("“{text}” is more than any payment can be.").format(text=_shown(written)))
     return Money(int(minor), currency.code)
-
-
-def _decimals(exponent: int) -> str:
-    return {0: "no decimals", 1: "1 decimal"}.get(exponent, f"{exponent} decimals")
 
 
 def _shown(text: str) -> str:
     """What a person wrote, safe to repeat in a sentence: printable, short."""
     printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 24 else printable[:23] + "…"
+    return isolated(printable if len(printable) <= 24 else printable[:23] + "…")

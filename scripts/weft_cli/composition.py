@@ -10,12 +10,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
-from appservices.chassis.clock import system_clock
+from appservices.chassis.chosen_languages import ChosenLanguages
+from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
     ConfigInvalid,
@@ -32,6 +34,11 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.audit import AuditLog
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Gate
+from wallet_appservice.payments.merchants.desk import MerchantRules
+from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
@@ -119,12 +126,49 @@ def build_payments(
         announcer=announcer,
         on_commit=on_commit,
     )
+    wallet = config.wallet
+    gate = Gate(
+        database,
+        currencies=wallet.kept_currencies,
+        operator=OperatorLimits(
+            payment_max=wallet.payment_max,
+            day_max=wallet.day_max,
+            chat_max=wallet.chat_max,
+            no_pin_max=wallet.no_pin_max,
+        ),
+        clock=system_clock,
+    )
     return Payments(
         till,
         service_users=frozenset(service_users(config)),
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
+        gate=gate,
         waits_for_acceptance=wallet_settings(config, database).waits_for_acceptance,
+    )
+
+
+def build_protection(
+    config: WeftConfig, database: Database, payments: Payments, *, on_commit: Callable[[], None]
+) -> Protection:
+    """Limits, proofs, confirmations, budgets and audit of these payments."""
+    return protect(
+        payments.gate,
+        database,
+        pay=payments.pay,
+        currencies=config.wallet.kept_currencies,
+        public_url=config.web.public_url,
+        clock=system_clock,
+        tokens=Tokens(),
+        on_commit=on_commit,
+    )
+
+
+def merchant_rules(config: WeftConfig) -> MerchantRules:
+    return MerchantRules(
+        members_may_open=config.wallet.merchants == "open",
+        no_pin_max=config.wallet.no_pin_max,
+        webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
 
 
@@ -171,6 +215,7 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     database=database,
                     ledger=ledger,
                     announcer=DirectAnnouncer(
+                        language_of=partial(_language_of, config),
                         wallet_user=config.wallet_user,
                         currencies=config.wallet.kept_currencies,
                         clock=system_clock,
@@ -179,5 +224,23 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     on_commit=lambda: None,
                 )
                 yield payments
+                # What this command wrote into the audit log is linked before it ends.
+                await AuditLog(database).chain()
     finally:
         await database.close()
+
+
+async def _language_of(config: WeftConfig, user: UserId) -> str:
+    """The language to tell the user in, looked up in the home database, which is not needed otherwise."""
+    database = open_configured_database(config, key="home.database", url=config.home.database)
+    try:
+        if not _is_there(database):
+            return config.language
+        return await ChosenLanguages(database, default=config.language).spoken_with(user)
+    finally:
+        await database.close()
+
+
+def _is_there(database: Database) -> bool:
+    """Whether looking into the database would not make it."""
+    return not database.is_sqlite or Path(str(database.engine.url.database)).is_file()

@@ -43,7 +43,8 @@ def config_text(values: Mapping[str, Any]) -> str:
         section = _section(field)
         lines.append("")
         if section is None:
-            lines += [*_comment(field.description or ""), f"{name}: {_flow(values[name])}"]
+            value = values[name] if name in values else _default(field)
+            lines += [*_comment(field.description or ""), f"{name}: {_flow(value)}"]
             continue
         lines += [*_comment((section.__doc__ or "").strip()), f"{name}:"]
         given = values.get(name, {})

@@ -26,6 +26,7 @@ _WIDGET_PARAMETERS = {
     "user_id": "$matrix_user_id",
     "widget_id": "$matrix_widget_id",
     "theme": "$org.matrix.msc2873.client_theme",
+    "lang": "$org.matrix.msc2873.client_language",
     "client_id": "$org.matrix.msc2873.client_id",
 }
 

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from appservices.chassis.chosen_languages import ChosenLanguages
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.config import (
@@ -31,6 +32,7 @@ from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
+from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
 from appservices.chassis.reactions import ReactionRouter
 from appservices.chassis.service import Service, ServiceIdentity
@@ -47,6 +49,8 @@ from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
     build_payments,
+    build_protection,
+    merchant_rules,
     migrate_configured,
     open_configured_database,
     service_users,
@@ -60,15 +64,22 @@ from wallet_appservice.chat.people import PeopleChat
 from wallet_appservice.chat.published_keys import publish_keys
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
 from wallet_appservice.chat.request_messages import RequestMessages
+from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
+from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
+from wallet_appservice.payments.merchants.sweeping import sweep_merchants
 from wallet_appservice.payments.people import People, build_people
+from wallet_appservice.payments.protection import Protection, keep_protected
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
+from wallet_appservice.web.merchant_routers import merchant_routers
+from wallet_appservice.web.operator_pages import operator_pages
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
 from wallet_appservice.web.people_api import people_api
+from wallet_appservice.web.security_api import security_api
 
 logger = logging.getLogger(__name__)
 
@@ -87,18 +98,7 @@ async def serve(config: WeftConfig) -> None:
     async with AsyncExitStack() as stack:
         composition = _Composition(config, stack)
         app = await composition.build()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=config.web.bind_address,
-                port=config.web.port,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_SECONDS_MAX,
-            )
-        )
+        server = server_of(config, app)
         serving = asyncio.create_task(server.serve())
         await asyncio.wait({serving, *composition.working}, return_when=asyncio.FIRST_COMPLETED)
         # Either we were asked to end, or a service can't go on: then none does.
@@ -107,6 +107,22 @@ async def serve(config: WeftConfig) -> None:
         for task in composition.working:
             if task.done():
                 await task
+
+
+def server_of(config: WeftConfig, app: FastAPI) -> uvicorn.Server:
+    """The HTTP server on the configured listener."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.web.bind_address,
+            port=config.web.port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS_MAX,
+        )
+    )
 
 
 class _Composition:
@@ -124,24 +140,41 @@ class _Composition:
         wallet_database = await self._database("wallet.database", config.wallet.database, *WALLET_BRANCHES)
         sessions = SessionStore(home_database, system_clock, Tokens(), session_hours=config.web.session_hours)
         guard = SessionGuard(sessions, config.web)
+        chosen = ChosenLanguages(home_database, default=config.language)
         http = await self._stack.enter_async_context(httpx.AsyncClient())
 
-        home = await self._home(home_database, sessions)
-        wallet, people = await self._wallet(wallet_database)
+        home = await self._home(home_database, sessions, chosen)
+        wallet, people, protection = await self._wallet(wallet_database, chosen)
         payments = people.payments
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
         portal = Pages(config.web, assets, PORTAL_TEMPLATES)
         own_address = f"http://{config.web.bind_address}:{config.web.port}"
-        install_shell(app, portal, assets)
+        install_shell(app, portal, assets, PageLanguages(guard, chosen))
+        # First, because routes are tried in their order and a shop's programs ask most.
+        desk = await self._merchants(payments)
+        for router in merchant_routers(desk, guard, public_url=config.web.public_url):
+            app.include_router(router)
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
         app.include_router(sign_in_pages(guard, portal, config))
-        app.include_router(portal_pages(guard, portal, config, http=http, wallet_url=own_address))
-        app.include_router(wallet_api(payments, guard, people_api(people, guard, config.web.public_url)))
         app.include_router(
-            wallet_pages(payments, guard, Pages(config.web, assets, WALLET_TEMPLATES), config, Tokens())
+            portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
         )
+        app.include_router(
+            wallet_api(
+                payments,
+                guard,
+                protection.proofs,
+                security_api(protection, guard),
+                people_api(people, guard, config.web.public_url),
+            )
+        )
+        pages = Pages(config.web, assets, WALLET_TEMPLATES)
+        app.include_router(
+            wallet_pages(payments, guard, pages, config, Tokens(), desk=desk, protection=protection)
+        )
+        app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
@@ -155,11 +188,11 @@ class _Composition:
         await migrate_configured(self._config, key=key, database=database, branches=branches)
         return database
 
-    async def _home(self, database: Database, sessions: SessionStore) -> Service:
+    async def _home(self, database: Database, sessions: SessionStore, chosen: ChosenLanguages) -> Service:
         config = self._config
         identity = ServiceIdentity("weft", config.home_user, "Weft", self._service_users)
-        service = await self._service(identity, config.home, database)
-        commands = HomeCommands(sessions, link=partial(sign_in_link, config.web))
+        service = await self._service(identity, config.home, database, chosen)
+        commands = HomeCommands(sessions, chosen, link=partial(sign_in_link, config.web))
         service.welcome(partial(welcome_words, portal_url=config.web.public_url))
         service.use(
             CommandRouter(
@@ -172,10 +205,12 @@ class _Composition:
         )
         return service
 
-    async def _wallet(self, database: Database) -> tuple[Service, People]:
+    async def _wallet(
+        self, database: Database, chosen: ChosenLanguages
+    ) -> tuple[Service, People, Protection]:
         config = self._config
         identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
-        service = await self._service(identity, config.wallet, database)
+        service = await self._service(identity, config.wallet, database, chosen)
         ledger: Ledger[Write] = await self._stack.enter_async_context(
             Ledger(SqlLedgerStore(database), clock=system_clock)
         )
@@ -199,6 +234,7 @@ class _Composition:
             announcer=RoomAnnouncer(
                 rooms=service.rooms,
                 display_name=display_name,
+                language_of=chosen.spoken_with,
                 wallet_user=config.wallet_user,
                 currencies=config.wallet.kept_currencies,
                 clock=system_clock,
@@ -211,6 +247,8 @@ class _Composition:
             await publish_keys(service.device.intent, room_id, payments)
 
         service.on_allowed(allowed)
+        protection = build_protection(config, database, payments, on_commit=service.outbox.wake)
+        self._keep_doing(keep_protected(protection))
         people = self._people(service, payments, Names(service.rooms, display_name, config.wallet_user))
         chat = PeopleChat(
             people,
@@ -222,12 +260,24 @@ class _Composition:
             CommandRouter(
                 service_user=config.wallet_user,
                 service_users=self._service_users,
-                commands=(*WalletCommands(payments).commands(), *chat.commands()),
+                commands=(
+                    *WalletCommands(payments, protection.confirmations).commands(),
+                    *StatementCommand(payments, public_url=config.web.public_url).commands(),
+                    *chat.commands(),
+                ),
                 clock=system_clock,
             )
         )
         service.on_reaction(ReactionRouter(chat.reactions(), own_server=ServerName(config.server_name)).route)
-        return service, people
+        return service, people, protection
+
+    async def _merchants(self, payments: Payments) -> MerchantDesk:
+        desk = await self._stack.enter_async_context(
+            open_merchant_desk(payments, merchant_rules(self._config), clock=system_clock, tokens=Tokens())
+        )
+        self._keep_doing(sweep_merchants(desk))
+        self._keep_doing(desk.notifier.run())
+        return desk
 
     def _people(self, service: Service, payments: Payments, names: Names) -> People:
         config = self._config
@@ -270,7 +320,11 @@ class _Composition:
         self._stack.push_async_callback(stop)
 
     async def _service(
-        self, identity: ServiceIdentity, section: HomeSection | WalletSection, database: Database
+        self,
+        identity: ServiceIdentity,
+        section: HomeSection | WalletSection,
+        database: Database,
+        chosen: ChosenLanguages,
     ) -> Service:
         config = self._config
         registration = load_registration(config, section.registration)
@@ -298,6 +352,7 @@ class _Composition:
             open_device=open_device,
             registration=registration,
             clock=system_clock,
+            language_of=chosen.spoken_with,
         )
 
 

@@ -3,7 +3,8 @@
 All contenders take turns in each round, on the same machine and the same durable PostgreSQL, in one order
 and then the other; a goal is the median of its ratios, each of two turns of the same round. Callers wait for
 their answer before they ask again. "hot" means that many people pay to one account, "uniform" that they pay
-to one another. A caller's time includes what it takes to make the transfer.
+to one another. A caller submits one transfer, or a batch of 5,000 where it says so, and its time includes
+what it takes to make them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import gc
 import itertools
 import json
 import math
+import os
 import random
-import secrets
 import statistics
 import sys
 import tempfile
@@ -38,9 +39,14 @@ from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import AccountKind, Transfer, TransferCode, account_for
 
 BATCH: Final = 5_000
-"""Callers, which then come in batches of that size."""
+"""Transfers of one submission, linked to nothing: as many as one may have."""
+BATCH_CALLERS: Final = 4
+"""Who submit batches at the same time."""
 AGED_CALLERS: Final = 256
 SHORT_HISTORY: Final = 1_000
+SHARED_BUFFERS_SHARE: Final = 1 / 4
+"""Of the machine's memory, as PostgreSQL's documentation recommends, and ours; the default is for small
+machines. The rivals' tables are on the same server."""
 PEOPLE: Final = [
     account_for(AccountKind.USER, owner=f"@{number}:a.example", currency=EUR) for number in range(ACCOUNTS)
 ]
@@ -64,14 +70,14 @@ class Plan:
 FULL: Final = Plan(
     rounds=7,
     turn_seconds=1.0,
-    callers=(1, 8, 32, 256, 2_000, BATCH),
+    callers=(1, 8, 32, 256, 2_000),
     uniform_callers=(1, 8, 32, 256, 2_000),
     histories=(100_000, 10_000_000),
 )
 QUICK: Final = Plan(
     rounds=3,
     turn_seconds=0.25,
-    callers=(1, 256, BATCH),
+    callers=(1, 256),
     uniform_callers=(256,),
     histories=(100_000,),
 )
@@ -106,9 +112,17 @@ class Goal:
 
 def main(*, plan: Plan, json_path: Path | None) -> None:
     collect_rarely()  # As `weft serve` does.
-    with tempfile.TemporaryDirectory() as folder, running_postgresql() as server:
+    with tempfile.TemporaryDirectory() as folder, running_postgresql(server_settings()) as server:
         turns = asyncio.run(_measure(plan, Stages(server, Path(folder))))
     _report(plan, turns, json_path=json_path)
+
+
+def server_settings() -> dict[str, str]:
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "shared_buffers": f"{int(memory_bytes * SHARED_BUFFERS_SHARE) // 2**20}MB",
+        "max_wal_size": "4GB",
+    }
 
 
 class Stages:
@@ -147,6 +161,9 @@ async def _contenders(plan: Plan, stages: Stages, stack: AsyncExitStack) -> dict
         ledger = await stack.enter_async_context(stages.ledger(kind, history=SHORT_HISTORY))
         for callers in plan.callers:
             contenders[_name(kind, "hot", callers)] = _turns_of(ledger_payer(ledger, hot=True), callers, plan)
+        contenders[_batches_name(kind)] = _turns_of(
+            ledger_payer(ledger, hot=True, transfers=BATCH), BATCH_CALLERS, plan, transfers=BATCH
+        )
         for callers in plan.uniform_callers:
             pay = ledger_payer(ledger, hot=False)
             contenders[_name(kind, "uniform", callers)] = _turns_of(pay, callers, plan)
@@ -181,20 +198,24 @@ async def _contenders(plan: Plan, stages: Stages, stack: AsyncExitStack) -> dict
     return contenders
 
 
-def ledger_payer(ledger: Ledger[Write], *, hot: bool) -> Pay:
+def ledger_payer(ledger: Ledger[Write], *, hot: bool, transfers: int = 1) -> Pay:
+    """Makes so many transfers, each between two accounts of its own, and submits them together."""
     pairs = numbers(hot=hot)
+    getrandbits = random.Random().getrandbits
 
-    def pay() -> Awaitable[object]:
+    def transfer() -> Transfer:
         debit, credit = next(pairs)
-        transfer = Transfer(
-            id=TransferId(secrets.token_hex(16)),
+        return Transfer(
+            id=TransferId(f"{getrandbits(128):032x}"),
             debit_account_id=PEOPLE[debit].id,
             credit_account_id=PEOPLE[credit].id,
             amount_minor=1,
             currency=EUR,
             code=TransferCode.PAYMENT,
         )
-        return ledger.submit(Submission(transfers=(transfer,)))
+
+    def pay() -> Awaitable[object]:
+        return ledger.submit(Submission(transfers=tuple([transfer() for _ in range(transfers)])))
 
     return pay
 
@@ -206,8 +227,8 @@ def numbers(*, hot: bool) -> Iterator[tuple[int, int]]:
     return itertools.cycle((debit, 0 if hot else credit) for debit, credit in pairs)
 
 
-def _turns_of(pay: Pay, callers: int, plan: Plan) -> TakeTurn:
-    return lambda: take_turn(pay, callers=callers, seconds=plan.turn_seconds)
+def _turns_of(pay: Pay, callers: int, plan: Plan, *, transfers: int = 1) -> TakeTurn:
+    return lambda: take_turn(pay, callers=callers, seconds=plan.turn_seconds, transfers=transfers)
 
 
 def _warm_turns(ledger: Ledger[Write], plan: Plan) -> TakeTurn:
@@ -231,8 +252,9 @@ def _fresh_turns(stages: Stages, kind: str, plan: Plan) -> TakeTurn:
     return turn
 
 
-async def take_turn(pay: Pay, *, callers: int, seconds: float) -> Turn:
-    """Everybody pays again and again until the time is over, and the last answer is waited for."""
+async def take_turn(pay: Pay, *, callers: int, seconds: float, transfers: int = 1) -> Turn:
+    """Everybody pays again and again, so many transfers at once, until the time is over, and the last answer
+    is waited for."""
     latencies: list[float] = []
     begin = time.perf_counter()
     end = begin + seconds
@@ -246,13 +268,13 @@ async def take_turn(pay: Pay, *, callers: int, seconds: float) -> Turn:
             before = after
 
     await asyncio.gather(*(call() for _ in range(callers)))
-    return _turn(latencies, time.perf_counter() - begin)
+    return _turn(latencies, time.perf_counter() - begin, transfers)
 
 
-def _turn(latencies: list[float], seconds: float) -> Turn:
+def _turn(latencies: list[float], seconds: float, transfers: int = 1) -> Turn:
     ordered = sorted(latencies)
     return Turn(
-        per_second=len(ordered) / seconds,
+        per_second=len(ordered) * transfers / seconds,
         p50_ms=1000 * ordered[len(ordered) // 2],
         p99_ms=1000 * ordered[math.ceil(0.99 * len(ordered)) - 1],
     )
@@ -297,8 +319,11 @@ def _report(plan: Plan, turns: Mapping[str, Sequence[Turn]], *, json_path: Path 
             }
         )
     print(
-        f"Medians of {plan.rounds} rounds of {plan.turn_seconds} s. "
-        f"asyncpg and ORM make one transaction per transfer on {CONNECTIONS} connections."
+        f"Medians of {plan.rounds} rounds of {plan.turn_seconds} s, on PostgreSQL with "
+        f"{', '.join(f'{name} = {value}' for name, value in server_settings().items())}. "
+        f"asyncpg and ORM make one transaction per transfer on {CONNECTIONS} connections. "
+        f"A caller submits one transfer at a time; {BATCH_CALLERS} callers of {BATCH:,} each submit so many "
+        f"at once, and their p50 and p99 are of all of them."
     )
     goals = _goals(plan, turns, rates)
     for goal in goals:
@@ -319,7 +344,7 @@ def _goals(
 ) -> list[Goal]:
     rival = rates[_name("asyncpg", "hot", AGED_CALLERS)]
     hot = _name("PostgreSQL", "hot", AGED_CALLERS)
-    batches = _name("PostgreSQL", "hot", BATCH)
+    batches = _batches_name("PostgreSQL")
     longest = max(plan.histories)
     goals = [
         Goal(name="hot account, 256 callers, × asyncpg", values=_ratios(rates[hot], rival), bar=25),
@@ -345,6 +370,10 @@ def _ratios(values: Sequence[float], of: Sequence[float]) -> list[float]:
 
 def _name(who: str, pattern: str, callers: int) -> str:
     return f"{who}, {pattern}, {callers:,} {'caller' if callers == 1 else 'callers'}"
+
+
+def _batches_name(who: str) -> str:
+    return f"{who}, hot, {BATCH_CALLERS} callers of {BATCH:,} each"
 
 
 def _aged_name(kind: str, history: int) -> str:

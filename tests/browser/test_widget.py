@@ -97,6 +97,8 @@ async def test_the_client_vouches_and_the_widget_pays(stack: WebStack, host: Hos
     assert {"content_loaded", "get_openid"} <= set(await page.evaluate("window.seen"))
     await page.wait_for_function("window.capabilities !== null")
     assert await page.evaluate("window.capabilities") == []
+    await widget.get_by_role("link", name="Send").click()
+    await expect(widget.get_by_role("heading", name="Send")).to_be_visible()
     await widget.get_by_label("To", exact=True).fill("bob")
     await widget.get_by_label("Amount").fill("12.50")
     await widget.get_by_role("button", name="Continue").click()
@@ -181,6 +183,36 @@ async def test_a_message_that_is_not_the_clients_own_is_not_listened_to(stack: W
     await asyncio.sleep(0.3)
     assert await page.evaluate("window.capabilities") == []
     await expect(widget.locator("#balances")).to_have_count(0)
+
+
+async def test_every_page_is_reached_inside_the_widget(stack: WebStack, host: Host) -> None:
+    page, widget = await host()
+    tabs = widget.get_by_role("navigation", name="Wallet")
+    for name in ("History", "Scan", "Spending", "More"):
+        await tabs.get_by_role("link", name=name).click()
+        await expect(widget.get_by_role("heading", name=name, exact=True)).to_be_focused()
+    await widget.get_by_role("link", name="Statement").click()
+    async with page.expect_download() as began:
+        await widget.get_by_role("link", name="PDF").click()
+    assert (await (await began.value).path()).read_bytes().startswith(b"%PDF-")
+    await tabs.get_by_role("link", name="History").click()
+    await widget.get_by_role("searchbox", name="Search").fill("nothing like it")
+    await widget.get_by_role("button", name="Search").click()
+    await expect(widget.get_by_text("Nothing fits.")).to_be_visible()
+    await widget.get_by_role("link", name="Show all").click()
+    await widget.locator("a.payment").first.click()
+    await expect(widget.get_by_text("the signature is right")).to_be_visible()
+    assert await serious_findings(page.frames[1]) == []
+    assert page.frames[1].url.startswith(f"{stack.url}/wallet?widget=1"), "its address still signs it in"
+    assert await page.context.cookies() == []
+
+
+async def test_a_code_that_is_pasted_in_the_widget_fills_in_the_form(host: Host) -> None:
+    _, widget = await host()
+    await widget.get_by_role("link", name="Scan").first.click()
+    await widget.get_by_label("Link or Matrix user").fill("https://matrix.to/#/@bob:localhost")
+    await widget.get_by_role("button", name="Open").click()
+    await expect(widget.get_by_label("To", exact=True)).to_have_value("@bob:localhost")
 
 
 async def test_a_page_that_is_no_configured_client_can_not_show_the_wallet(host: Host) -> None:

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from appservices.chassis.database import Database, open_database
-from appservices.vocabulary.ids import derived_id
+from appservices.vocabulary.ids import AccountId, derived_id
 from tests.postgres import Postgresql, running_postgresql
+from wallet_appservice.ledger.view import ChangedSums
 from wallet_appservice.storage.database_errors import is_disconnect
 from wallet_appservice.storage.ledger_bulk import LOOKUP_SIZES, Values, bulk_of
-from wallet_appservice.storage.ledger_tables import ledger_open_pending, ledger_refusals, ledger_transfers
+from wallet_appservice.storage.ledger_chain import ChainEnd, chain_row
+from wallet_appservice.storage.ledger_tables import ledger_accounts, ledger_refusals, ledger_transfers
 
 pytest_plugins = ["tests.database_fixtures"]
 
@@ -57,16 +59,42 @@ async def test_values_of_every_type_come_back_as_they_were(ledger_database: Data
         assert ending.position == 2
 
 
-async def test_an_update_changes_the_rows_of_its_keys_alone(ledger_database: Database) -> None:
+async def test_sums_are_set_only_where_they_are_what_they_were(ledger_database: Database) -> None:
     ids = sorted(derived_id("bulk", str(number)) for number in range(3))
     async with ledger_database.begin() as work:
         await work.execute(text("SELECT 1"))
         bulk = await bulk_of(work.connection)
-        await bulk.insert(ledger_open_pending, [(id, 1, None) for id in ids])
-        names = ("id", "position", "expires_at_ms")
-        await bulk.update(ledger_open_pending, names, [(ids[0], 2, 20), (ids[2], 3, None)])
-        found = await bulk.find(ledger_open_pending, "id", ids, lock=True)
-        assert sorted(map(tuple, found)) == [(ids[0], 2, 20), (ids[1], 1, None), (ids[2], 3, None)]
+        static = ("user", "EUR", "@alice:a.example")
+        await bulk.insert(ledger_accounts, [(id, *static, 1, 2, 30, 40, True, False) for id in ids])
+        before, after = (1, 2, 30, 40), (0, 3, 29, 41)
+        wanted = [
+            ChangedSums(AccountId(ids[0]), before, after),
+            ChangedSums(AccountId(ids[1]), (1, 2, 30, 41), after),
+            ChangedSums(AccountId(derived_id("bulk", "unknown")), before, after),
+        ]
+        end, _ = await bulk.look_up(ids)
+        assert end == ChainEnd(0, 0, bytes(32))
+        row = chain_row(1, first_position=1, account_ids=[], records=[b"7"] * 7, previous=end.link)
+        assert await bulk.end_batch(wanted, position=7, chain_row=row) == 1
+        found = await bulk.find(ledger_accounts, "id", ids, lock=True)
+        assert [tuple(item)[4:8] for item in sorted(found)] == [after, before, before]
+        assert (await work.execute(text("SELECT position FROM ledger_head"))).scalar_one() == 7
+        end, _ = await bulk.look_up(ids)
+        assert end == ChainEnd(1, 7, row["link"])
+        assert await bulk.end_batch([], position=7, chain_row={**row, "number": 2}) == 0
+
+
+async def test_ids_with_a_transfer_or_a_refusal_are_known(ledger_database: Database) -> None:
+    rows = [transfer_values(1, None), transfer_values(2, derived_id("bulk", "pending"))]
+    refused = refusal_values(7)
+    async with ledger_database.begin() as work:
+        await work.execute(text("SELECT 1"))
+        bulk = await bulk_of(work.connection)
+        await bulk.insert(ledger_transfers, rows)
+        await bulk.insert(ledger_refusals, [refused])
+        new = [derived_id("bulk", f"new {number}") for number in range(70)]
+        for ids, is_known in (([], False), (new, False), ([*new, rows[1][1]], True), ([refused[0]], True)):
+            assert (await bulk.look_up(ids))[1] is is_known
 
 
 @pytest.fixture

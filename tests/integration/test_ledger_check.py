@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, insert, inspect, text
 
 from appservices.chassis.database import Database, Write, open_database
 from tests.ledger_samples import ALICE, BOB, ISSUANCE, deposit, payment, submit, transfer_id
 from wallet_appservice.ledger.engine import Ledger
-from wallet_appservice.ledger.values import TransferMode, posting_of
-from wallet_appservice.storage import ledger_tables
+from wallet_appservice.ledger.values import Transfer, TransferMode, posting_of
+from wallet_appservice.storage import ledger_tables, payment_check
 from wallet_appservice.storage.ledger_check import verify
 from wallet_appservice.storage.metadata import metadata
+from wallet_appservice.storage.payment_tables import payments
 
 pytest_plugins = ["tests.database_fixtures"]
 
@@ -124,6 +125,59 @@ async def test_the_first_row_that_differs_is_named(
     difference = (await verify(used)).difference
     assert difference is not None
     assert difference.table == table
+    assert words in difference.sentence
+
+
+INSERT_PAYMENT = insert(payments)
+
+
+async def pay(database: Database, *transfers: Transfer, **other: Any) -> None:
+    """Stores payments as people see them, of these transfers."""
+    async with database.begin() as work:
+        for transfer in transfers:
+            values = {
+                "id": transfer.id,
+                "kind": "payment",
+                "state": "completed",
+                "payer": "@alice:a.example",
+                "payee": "@bob:a.example",
+                "amount_minor": transfer.amount_minor,
+                "currency": transfer.currency,
+                "memo": "",
+                "at_ms": 0,
+                "receipt": "{}",
+            }
+            await work.execute(INSERT_PAYMENT, {**values, **other})
+        await work.commit()
+
+
+async def test_payments_are_held_against_their_transfers(
+    used: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A payment that was held, whole or in part posted or not at all, is of the amount that was held."""
+    monkeypatch.setattr(payment_check, "PAGE_ROWS", 2)
+    await pay(used, payment("tea", ALICE, BOB, 10), HELD, OPEN)
+    assert (await verify(used)).is_right
+
+
+@pytest.mark.parametrize(
+    ("transfer", "other", "words"),
+    [
+        (payment("tea", ALICE, BOB, 10), {"amount_minor": 1_000}, "is of 1000 EUR"),
+        (payment("tea", ALICE, BOB, 10), {"currency": "USD"}, "is of 10 USD"),
+        (payment("never made", ALICE, BOB, 10), {}, "has no transfer"),
+        (payment("car", ALICE, BOB, 5_000), {}, "has no transfer"),
+        (payment("tea", ALICE, BOB, 10), {"id": "Tea"}, "has no transfer"),
+    ],
+)
+async def test_the_first_payment_that_is_not_as_its_transfer_is_named(
+    used: Database, transfer: Transfer, other: dict[str, Any], words: str
+) -> None:
+    await pay(used, HELD)
+    await pay(used, transfer, **other)
+    difference = (await verify(used)).difference
+    assert difference is not None
+    assert (difference.table, difference.row) == ("payments", "2")
     assert words in difference.sentence
 
 

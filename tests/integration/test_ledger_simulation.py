@@ -20,10 +20,10 @@ from tests.postgres import Postgresql, running_postgresql
 from tests.simulation.commands import Request
 from tests.simulation.faults import Fault, FaultKind
 from tests.simulation.simulator import Simulation, SimulationFailed
-from wallet_appservice.ledger import rules
+from wallet_appservice.ledger import engine, rules
 from wallet_appservice.ledger.store import StoreBusy
 from wallet_appservice.ledger.values import Transfer, TransferMode, TransferRefusal, posting_of
-from wallet_appservice.ledger.view import StoredRefusal, View
+from wallet_appservice.ledger.view import NOTHING, Changes, StoredRefusal, View
 from wallet_appservice.storage import ledger_store
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +164,12 @@ def _forgetting_refusals(_view: View, _refusal: StoredRefusal) -> None:
     return
 
 
+def _taking_back_what_is_written(view: View, changes: Changes) -> None:
+    view.roll_back(NOTHING)
+    BEGIN_NEXT(view, changes)
+    view.position = changes.position
+
+
 async def _dropping_the_last_effect(work: UnitOfWork, writes: Sequence[Write]) -> None:
     await APPLY(work, writes[:-1] if len(writes) > 2 else writes)
 
@@ -190,6 +196,7 @@ async def _taking_lost_commits_for_committed(_batch: Any, _transaction_id: str) 
 
 STATE_REFUSAL = rules.state_refusal
 MOVE = View._move
+BEGIN_NEXT = View.begin_next
 APPLY = UnitOfWork.apply
 COMMIT = ledger_store._SqlBatch.commit
 
@@ -208,6 +215,8 @@ def _never(*_arguments: Any, **_options: Any) -> None:
         (View, "_move", _holding_the_rest_of_a_part, "sqlite"),
         (View, "refuse", _forgetting_refusals, "sqlite"),
         (View, "roll_back", _never, "sqlite"),
+        (engine, "_has_answers", _never, "sqlite"),
+        (View, "begin_next", _taking_back_what_is_written, "sqlite"),
         (UnitOfWork, "apply", _dropping_the_last_effect, "sqlite"),
         (UnitOfWork, "apply", _committing_before_the_effects, "sqlite"),
         (ledger_store._SqlBatch, "commit", _answering_what_is_not_committed, "sqlite"),

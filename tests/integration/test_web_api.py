@@ -281,12 +281,14 @@ async def test_the_openapi_description_names_every_path_and_what_each_answers(st
     schema = (await stack.http.get(stack.url + "/_weft/wallet/openapi.json")).json()
     assert set(schema["paths"]) >= {
         "/_weft/wallet/keys",
+        "/_weft/wallet/v1/limits",
+        "/_weft/wallet/v1/pin",
         "/_weft/wallet/v1/balance",
         PAYMENTS,
         f"{PAYMENTS}/{{id}}",
     }
     pay = schema["paths"][PAYMENTS]["post"]
-    assert set(pay["responses"]) == {"200", "400", "401", "402", "403", "404", "409", "413", "503"}
+    assert set(pay["responses"]) == {"200", "400", "401", "402", "403", "404", "409", "413", "429", "503"}
     assert pay["security"] == [{"session": []}]
     assert "ValidationError" not in json.dumps(schema)
 

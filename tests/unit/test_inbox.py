@@ -27,6 +27,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
+async def given_up(stored: StoredEvent) -> Sequence[Write]:
+    return [effect(f"given up {stored.event_id}")]
+
+
 @asynccontextmanager
 async def running(database: Database, handle: EventHandler) -> AsyncIterator[Inbox]:
     inbox = Inbox(
@@ -34,7 +38,7 @@ async def running(database: Database, handle: EventHandler) -> AsyncIterator[Inb
         clock=system_clock,
         handle=handle,
         on_effects=lambda: None,
-        on_given_up=lambda stored: [effect(f"given up {stored.event_id}")],
+        on_given_up=given_up,
     )
     task = asyncio.create_task(inbox.run())
     try:

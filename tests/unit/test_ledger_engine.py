@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from appservices.vocabulary.ids import AccountId, TransferId
-from tests.ledger_samples import ALICE, BOB, PEOPLE, deposit, payment, refusals
+from tests.ledger_samples import ALICE, BOB, PEOPLE, deposit, four_sums, payment, refusals, with_sums
 from wallet_appservice.ledger import engine
 from wallet_appservice.ledger.engine import (
     Ledger,
@@ -71,7 +71,10 @@ class MemoryStore:
             raise StoreRefused("the effect breaks a constraint")
         failure = self.failures.pop(0) if self.failures else None
         if failure is None or self.commits_before_failing:
-            self.accounts.update({account.id: account for account in (*changes.opened, *changes.changed)})
+            self.accounts.update({account.id: account for account in changes.opened})
+            for id, before, after in changes.changed:
+                assert four_sums(self.accounts[id]) == before
+                self.accounts[id] = with_sums(self.accounts[id], after)
             self.transfers.update({stored.transfer.id: stored for stored in changes.transfers})
             self.refused.update({stored.id: stored for stored in changes.refusals})
             self.effects.extend(effects)
@@ -348,10 +351,14 @@ async def test_a_submission_has_a_limit(ledger: Ledger[str]) -> None:
 async def test_malformed_types_fail_their_caller_before_they_reach_a_batch(ledger: Ledger[str]) -> None:
     malformed = replace(payment("1", ALICE, BOB, 1), id=12)  # type: ignore[arg-type]
     answers = await asyncio.gather(
-        ledger.submit(Submission(transfers=(malformed,))), ledger.submit(tea("2")), return_exceptions=True
+        ledger.submit(Submission(transfers=(malformed,))),
+        ledger.submit(Submission(transfers=(replace(payment("3", ALICE, BOB, 1), reference=None),))),  # type: ignore[arg-type]
+        ledger.open_accounts(replace(BOB, id=[])),  # type: ignore[arg-type]
+        ledger.submit(tea("2")),
+        return_exceptions=True,
     )
-    assert isinstance(answers[0], TypeError)
-    assert isinstance(answers[1], tuple)
+    assert all(isinstance(answer, TypeError) for answer in answers[:3])
+    assert isinstance(answers[3], tuple)
 
 
 async def test_accounts_are_opened_with_the_transfers_that_need_them(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appservices.vocabulary.money import CurrencyCode
-from tests.ledger_samples import payment, transfer_id
+from tests.ledger_samples import four_sums, payment, transfer_id, with_sums
 from wallet_appservice.ledger.rules import content_refusal, judge, open_accounts
 from wallet_appservice.ledger.values import (
     Account,
@@ -158,9 +158,12 @@ class LedgerModel(RuleBasedStateMachine):
             if stored.transfer.pending_id is not None:
                 pending = self.transfers[stored.transfer.pending_id]
                 assert pending.ended_by is None, "a pending transfer ended twice"
-                self.transfers[pending.transfer.id] = replace(pending, ended_by=stored.transfer.mode)
+                self.transfers[pending.transfer.id] = pending._replace(ended_by=stored.transfer.mode)
         self.refused.update({stored.id: stored for stored in changes.refusals})
-        self.accounts.update({account.id: account for account in changes.changed})
+        for id, before, after in changes.changed:
+            account = self.accounts[id]
+            assert four_sums(account) == before
+            self.accounts[id] = with_sums(account, after)
 
     def check_results(
         self, transfers: list[Transfer], results: tuple[TransferResult, ...], applied: set[str]
@@ -179,11 +182,10 @@ class LedgerModel(RuleBasedStateMachine):
                 assert transfer.id not in self.refused, "a refused id was applied later"
                 self.first_answers[transfer] = result
             elif result.refusal is not None and not result.replayed:
-                # What is wrong in itself spends no id, so a right transfer may have it in the same batch.
-                assert (
-                    transfer.id not in applied
-                    or result.refusal is TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT
-                    or content_refusal(transfer) is not None
+                # What is wrong in itself spends no id: another transfer of the same batch may have it.
+                assert transfer.id not in applied or result.refusal in (
+                    TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT,
+                    content_refusal(transfer),
                 )
         self.check_chains(results)
 

@@ -142,7 +142,7 @@ def test_refusals_are_declared_in_the_order_in_which_they_are_found() -> None:
 def test_a_repeated_id_gets_the_first_answer_and_moves_nothing(view: View) -> None:
     (first,) = judge(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW)
     (again,) = judge(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW + 5_000)
-    assert again == replace(first, replayed=True)
+    assert again == first._replace(replayed=True)
     assert available(view, BOB) == 30
 
 
@@ -334,7 +334,7 @@ def test_a_repeated_chain_gets_its_first_answers(view: View, amount_minor: int) 
     first = judge(view, chain, at_ms=NOW)
     answers(view, deposit("more", ALICE, 10_000))
     again = judge(view, chain, at_ms=NOW + 1)
-    assert again == tuple(replace(result, replayed=True) for result in first)
+    assert again == tuple(result._replace(replayed=True) for result in first)
 
 
 def test_a_member_of_an_applied_chain_is_not_taken_for_another_chain(view: View) -> None:

@@ -48,12 +48,15 @@ async def test_two_hundred_taps_in_one_room_are_answered_in_seconds(tmp_path: Pa
                 )
             )
 
+        async def given_up(stored: StoredEvent) -> Sequence[Write]:
+            raise AssertionError(stored)
+
         inbox = Inbox(
             wallet.database,
             clock=wallet.clock,
             handle=handle,
             on_effects=lambda: None,
-            on_given_up=lambda _stored: (),
+            on_given_up=given_up,
         )
         async with asyncio.timeout(SECONDS_MAX):
             sweeping = asyncio.create_task(wallet.people.sweeper.run(wallet.people.chores))

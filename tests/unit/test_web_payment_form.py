@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import pytest
 
 from appservices.vocabulary.ids import ServerName, TransferId, UserId
@@ -19,6 +17,10 @@ OTHER_ID = TransferId("b" * 32)
 EUR = iso_currency("EUR")
 assert EUR is not None
 CURRENCIES = Currencies((EUR, Currency(CurrencyCode("HOUR"), 1, "HOUR")))
+
+ANY_WORDS = dict.fromkeys(
+    ("server", "currencies", "payment_max", "memo_length_max", "payer", "payee", "available"), "x"
+)
 
 
 def judged(**typed: str) -> PaymentOrder | PaymentForm:
@@ -104,6 +106,6 @@ def test_after_a_refusal_the_next_try_has_a_new_id_and_after_no_answer_the_same(
 
 def test_every_refusal_stands_somewhere_on_the_form() -> None:
     for refusal in PaymentRefusal:
-        refused = PaymentRefused(refusal, defaultdict(str))
+        refused = PaymentRefused(refusal, ANY_WORDS)
         form = PaymentForm(id=ID).refused(refused, new_id=OTHER_ID)
         assert set(form.problems) <= {"", "payee", "amount", "memo"} and len(form.problems) == 1

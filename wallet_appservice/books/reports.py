@@ -14,6 +14,7 @@ from appservices.vocabulary.ids import AccountId
 from wallet_appservice.ledger.values import AccountKind, TransferMode
 from wallet_appservice.storage.ledger_sums import kind_totals
 from wallet_appservice.storage.ledger_tables import ledger_accounts, ledger_head, ledger_transfers
+from wallet_appservice.storage.merchant_tables import merchants
 from wallet_appservice.storage.payment_tables import payments
 
 PAGE_ROWS: Final = 1_000
@@ -51,8 +52,20 @@ class BookAccount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a payment says of its transfer."""
+
+    kind: str
+    payer: str
+    payee: str
+    memo: str
+    merchant: str = ""
+    """The name of the merchant in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One transfer with its accounts and the payment's memo, if it is one."""
+    """One transfer with its accounts, and what the payment says of it, if it is one."""
 
     position: int
     at_ms: int
@@ -64,7 +77,11 @@ class JournalEntry:
     amount_minor: int
     currency: str
     pending_id: str | None
-    memo: str
+    told: Told | None = None
+
+    @property
+    def memo(self) -> str:
+        return self.told.memo if self.told else ""
 
     @property
     def moves(self) -> bool:
@@ -145,11 +162,17 @@ class Books:
             entries_count=debits_count + credits_count,
         )
 
+    async def moved_until(self, account: BookAccount, *, from_ms: int, until_ms: int, position: int) -> int:
+        """Credits less debits of that period, up to and with that position."""
+        within = _within(from_ms, until_ms) & (ledger_transfers.c.position <= position)
+        debits, _ = await self._sum(ledger_transfers.c.debit_account_id == account.id, within)
+        credits, _ = await self._sum(ledger_transfers.c.credit_account_id == account.id, within)
+        return credits - debits
+
     async def statement_entries(
-        self, account: BookAccount, *, from_ms: int, until_ms: int
+        self, account: BookAccount, *, from_ms: int, until_ms: int, after: int = 0
     ) -> AsyncIterator[JournalEntry]:
-        """What moved the account's money in that period, in the ledger's order."""
-        after = 0
+        """What moved the account's money in that period, in the ledger's order, after that position."""
         while True:
             # A page of either side by its own index, then the first of both: no page reads all that follows.
             sides = union_all(
@@ -196,8 +219,20 @@ class Books:
         accounts = await self._accounts(
             {id for row in rows for id in (row.debit_account_id, row.credit_account_id)}
         )
-        about = select(payments.c.id, payments.c.memo).where(payments.c.id.in_([row.id for row in rows]))
-        memos = {row.id: row.memo for row in await self._work.execute(about)}
+        # Money that was held moves by a transfer of its own; the payment has the first one's id.
+        ids = {row.pending_id or row.id for row in rows}
+        table = payments.c
+        about = (
+            select(table.id, table.kind, table.payer, table.payee, table.memo, merchants.c.name)
+            .select_from(payments.outerjoin(merchants, merchants.c.id == table.merchant_id))
+            .where(table.id.in_(ids))
+        )
+        told = {
+            row.id: Told(
+                kind=row.kind, payer=row.payer, payee=row.payee, memo=row.memo, merchant=row.name or ""
+            )
+            for row in await self._work.execute(about)
+        }
         return [
             JournalEntry(
                 position=row.position,
@@ -210,7 +245,7 @@ class Books:
                 amount_minor=row.amount_minor,
                 currency=row.currency,
                 pending_id=row.pending_id,
-                memo=memos.get(row.id, ""),
+                told=told.get(row.pending_id or row.id),
             )
             for row in rows
         ]

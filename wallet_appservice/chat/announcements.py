@@ -6,6 +6,7 @@ import html
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.homeserver import MatrixRefused
@@ -14,8 +15,9 @@ from appservices.chassis.outbox import Outgoing
 from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.events import RECEIPT
 from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, localpart_of
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies
+from wallet_appservice.chat.merchant_receipts import merchant_sentence
 from wallet_appservice.payments.records import (
     HOLD_SECONDS,
     Movement,
@@ -37,24 +39,32 @@ class RoomAnnouncer:
         *,
         rooms: Rooms,
         display_name: DisplayName,
+        language_of: LanguageOf,
         wallet_user: UserId,
         currencies: Currencies,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
         self._display_name = display_name
+        self._language_of = language_of
         self._wallet_user = wallet_user
         self._currencies = currencies
         self._clock = clock
 
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         room = await self._shared_room(movement)
-        names = {user: await self._name(user, room) for user in (movement.payer, movement.payee)}
+        people = (movement.payer, movement.payee)
+        names: dict[UserId, str] = {}
+        if movement.merchant is None:
+            # A merchant's receipt names no person, and is made too often to ask the homeserver each time.
+            names = {user: await self._name(user, room) for user in people}
+        languages = {user: await self._language_of(user) for user in people}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
             return receipt_writes(
                 record,
                 names=names,
+                languages=languages,
                 room=room,
                 in_reply_to=movement.in_reply_to,
                 wallet_user=self._wallet_user,
@@ -90,18 +100,29 @@ class RoomAnnouncer:
 class DirectAnnouncer:
     """For payments made without Matrix at hand (the command line): direct messages, names from user ids."""
 
-    def __init__(self, *, wallet_user: UserId, currencies: Currencies, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        wallet_user: UserId,
+        currencies: Currencies,
+        clock: Clock,
+        language_of: LanguageOf = english_for_all,
+    ) -> None:
+        self._language_of = language_of
         self._wallet_user = wallet_user
         self._currencies = currencies
         self._clock = clock
 
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
-        names = {user: localpart_of(user) for user in (movement.payer, movement.payee)}
+        people = (movement.payer, movement.payee)
+        names = {user: localpart_of(user) for user in people}
+        languages = {user: await self._language_of(user) for user in people}
 
         def announce(record: PaymentRecord) -> Sequence[Write]:
             return receipt_writes(
                 record,
                 names=names,
+                languages=languages,
                 room=None,
                 wallet_user=self._wallet_user,
                 currencies=self._currencies,
@@ -115,24 +136,38 @@ def receipt_writes(
     record: PaymentRecord,
     *,
     names: dict[UserId, str],
+    languages: dict[UserId, str],
     room: Room | None,
     wallet_user: UserId,
     currencies: Currencies,
     now_ms: int,
     in_reply_to: EventId | None = None,
 ) -> Sequence[Write]:
-    """The outbox rows of a record's receipt, one per place it goes to."""
-    content = receipt_message(record, names=names, currencies=currencies)
+    """The outbox rows of a record's receipt, one per place it goes to.
+
+    A room reads it in its payer's language, whom it is sent to alone in theirs.
+    """
+
+    def content_for(user: UserId) -> dict[str, Any]:
+        with speaking(languages[user]):
+            return receipt_message(record, names=names, currencies=currencies)
+
     # The end of a payment is about that payment; a refund is a payment of its own.
     about = record.of if record.kind is PaymentKind.PAYMENT and record.of is not None else record.id
     subject = f"{PAYMENT_SUBJECT}:{about}"
     present = room.members.joined.keys() if room is not None else frozenset()
-    people = [user for user in (record.payer, record.payee) if user != wallet_user and user not in present]
+    people = [user for user in record.people if user != wallet_user and user not in present]
     outgoing = [
-        Outgoing(OutboxId(derived_id("receipt", record.id, "", user)), content, to_user=user, subject=subject)
+        Outgoing(
+            OutboxId(derived_id("receipt", record.id, "", user)),
+            content_for(user),
+            to_user=user,
+            subject=subject,
+        )
         for user in people
     ]
     if room is not None:
+        content = content_for(record.payer)
         there = content if in_reply_to is None else {**content, **reply_relation(in_reply_to)}
         outbox_id = OutboxId(derived_id("receipt", record.id, room.room_id, ""))
         outgoing.insert(0, Outgoing(outbox_id, there, room_id=room.room_id, subject=subject))
@@ -144,8 +179,12 @@ def receipt_message(
 ) -> dict[str, Any]:
     """The message of a receipt: readable by itself, with the signed block beside it."""
     amount = currencies.format(record.money)
-    memo = f" · {record.memo}" if record.memo else ""
-    payer, payee = names[record.payer], names[record.payee]
+    memo = f" · {isolated(record.memo)}" if record.memo else ""
+    if record.merchant is not None:
+        plain, formatted = merchant_sentence(record, record.merchant, amount=amount)
+        content = notice(plain + memo, formatted=formatted + html.escape(memo))
+        return {**content, "m.mentions": {"user_ids": list(record.people)}, RECEIPT: record.receipt}
+    payer, payee = (isolated(names[user]) for user in (record.payer, record.payee))
     sentence, more = _sentences(record)
     text = sentence.format(payer=payer, payee=payee, amount=amount) + memo
     formatted = html.escape(sentence, quote=False).format(
@@ -190,5 +229,5 @@ def _sentences(record: PaymentRecord) -> tuple[str, str]:
             return _("{payer} got {amount} back, which {payee} did not accept"), ""
         case PaymentKind.PAYMENT if record.of is not None:
             return _("{payee} accepted {amount} from {payer}"), ""
-        case PaymentKind.PAYMENT:
+        case PaymentKind.PAYMENT | PaymentKind.PURCHASE | PaymentKind.PAYOUT:
             return _("{payer} paid {payee} {amount}"), ""

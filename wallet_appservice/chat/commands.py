@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
+from appservices.chassis.page_words import readable_time
 from appservices.vocabulary.ids import TransferId, UserId, derived_id, localpart_of, server_of
-from appservices.vocabulary.languages import _
-from appservices.vocabulary.money import Currencies, format_minor
+from appservices.vocabulary.languages import _, isolated, known, listed
+from appservices.vocabulary.money import Currencies, format_change, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.confirmations import OPEN_SECONDS, Confirmations
 from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord, PaymentState
-from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.till import Outcome
 
 HISTORY_DEFAULT = 10
@@ -24,40 +25,66 @@ HISTORY_LINES_MAX = 50
 class WalletCommands:
     """What the wallet does when it is written to."""
 
-    def __init__(self, payments: Payments) -> None:
+    def __init__(self, payments: Payments, confirmations: Confirmations) -> None:
         self._payments = payments
+        self._confirmations = confirmations
         self._currencies: Currencies = payments.currencies
         self._own_server = server_of(payments.wallet_user)
-        self._pay_example = f"!pay @bob:{self._own_server} 12.50 {self._currencies.default.code} lunch"
 
     def commands(self) -> tuple[Command, ...]:
         return (
-            Command("balance", "!balance", "shows your money", "!balance", self._balance),
-            Command("pay", "!pay <user> <amount> [memo]", "pays somebody", self._pay_example, self._pay),
-            Command("history", "!history [n]", "shows your last payments", "!history 5", self._history),
+            Command("balance", "!balance", known("shows your money"), "!balance", self._balance),
+            Command(
+                "pay",
+                known("!pay <user> <amount> [memo]"),
+                known("pays somebody"),
+                known("!pay bob 12.50 lunch"),
+                self._pay,
+            ),
+            Command(
+                "history",
+                "!history [n]",
+                known("shows your last payments"),
+                "!history 5",
+                self._history,
+            ),
         )
 
     async def _balance(self, call: CommandCall) -> Sequence[Write]:
         if call.arguments:
-            return [call.reply("!balance takes nothing after it, for example: !balance")]
-        lines = []
+            return [
+                call.reply(
+                    _("{command} takes nothing after it, for example: {example}").format(
+                        command=isolated("!balance"), example=isolated("!balance")
+                    )
+                )
+            ]
+        amounts = []
         for balance in await self._payments.balances(call.sender):
             currency = self._currencies[balance.currency]
-            line = format_minor(balance.available_minor, currency)
+            amount = format_minor(balance.available_minor, currency)
             if balance.pending_minor:
-                line += f" (and {format_minor(balance.pending_minor, currency)} held)"
-            lines.append(line)
-        return call.answer_privately("You have " + ", ".join(lines))
+                held = format_minor(balance.pending_minor, currency)
+                amount = _("{amount} (and {held} held)").format(amount=amount, held=held)
+            amounts.append(amount)
+        return call.answer_privately(_("You have {amounts}").format(amounts=listed(amounts)))
 
     async def _history(self, call: CommandCall) -> Sequence[Write]:
         count = _count(call.arguments)
         if count is None:
             return [
-                call.reply(f"!history takes a number from 1 to {HISTORY_LINES_MAX}, for example: !history 5")
+                call.reply(
+                    _("{command} takes a number from {lowest} to {highest}, for example: {example}").format(
+                        command=isolated("!history"),
+                        lowest=1,
+                        highest=HISTORY_LINES_MAX,
+                        example=isolated("!history 5"),
+                    )
+                )
             ]
         records = await self._payments.history(call.sender, limit=count)
         if not records:
-            return call.answer_privately("You have no payments yet.")
+            return call.answer_privately(_("You have no payments yet."))
         lines = [self._line(record, call.sender) for record in records]
         formatted = "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
         return call.answer_privately("\n".join(lines), formatted=formatted)
@@ -67,7 +94,8 @@ class WalletCommands:
             payee, rest = read_user(call.arguments, call.room, own_server=self._own_server)
             read = read_amount(rest, self._currencies)
         except NotUnderstood as problem:
-            return [call.reply(f"{problem} Example: {self._pay_example}")]
+            example = _("Example: {example}").format(example=isolated(self._pay_example()))
+            return [call.reply(f"{problem} {example}")]
         order = PaymentOrder(
             # The same message is the same payment, however often it reaches us.
             id=TransferId(derived_id("command", call.room.room_id, call.message.event_id)),
@@ -79,56 +107,95 @@ class WalletCommands:
             in_reply_to=call.message.event_id,
         )
 
+        is_first = await self._payments.is_first(order)
+
         def tell(outcome: Outcome) -> Sequence[Write]:
             if isinstance(outcome, PaymentRefused):
+                if outcome.refusal is PaymentRefusal.CONFIRMATION_NEEDED:
+                    return [call.stored.done, *self._ask(call, order, outcome)]
                 return [call.stored.done, *self._refusal(call, outcome)]
-            return [call.stored.done]
+            return [call.stored.done, *(self._warning(call, order) if is_first else ())]
 
         await self._payments.pay(order, tell=tell)
         return None
+
+    def _ask(self, call: CommandCall, order: PaymentOrder, refused: PaymentRefused) -> Sequence[Write]:
+        """The payer alone is told where to confirm what they asked for."""
+        text = _(
+            "{amount} to {payee} is more than you pay by chat without a second look ({chat_max}). Confirm it "
+            "here within {minutes} minutes, or leave it: {link}"
+        ).format(
+            amount=self._currencies.format(order.money),
+            payee=order.payee,
+            chat_max=refused.words["chat_max"],
+            minutes=OPEN_SECONDS // 60,
+            link=self._confirmations.link(order.id),
+        )
+        elsewhere = _("Nothing was paid yet; I have sent you a link to confirm it, in our direct room.")
+        return [self._confirmations.asked(order), *call.answer_privately(text, elsewhere=elsewhere)]
+
+    def _warning(self, call: CommandCall, order: PaymentOrder) -> Sequence[Write]:
+        """For the payer alone: a mistyped name costs least while it is fresh."""
+        text = _(
+            "That was your first payment to {payee}. If you meant somebody else, ask them for a refund now."
+        ).format(payee=order.payee)
+        return call.answer_privately(text, elsewhere="")
 
     def _refusal(self, call: CommandCall, refused: PaymentRefused) -> Sequence[Write]:
         if not refused.is_private:
             return [call.reply(refused.sentence)]
         return call.answer_privately(
-            refused.sentence, elsewhere="Nothing was paid; I have told you why in our direct room."
+            refused.sentence, elsewhere=_("Nothing was paid; I have told you why in our direct room.")
+        )
+
+    def _pay_example(self) -> str:
+        return _("!pay {user} 12.50 {currency} lunch").format(
+            user=f"@bob:{self._own_server}", currency=self._currencies.default.code
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
-        day = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        amount = self._currencies.format(record.money)
-        memo = f" · {record.memo}" if record.memo else ""
-        words = {"day": day, "amount": amount, "memo": memo}
-        other = localpart_of(record.payee if record.payer == user else record.payer)
-        return _history_sentence(record, user).format(**words, other=other)
+        incoming = record.payee == user
+        person = localpart_of(record.payer if incoming else record.payee)
+        if record.merchant is not None:
+            incoming = record.kind is not PaymentKind.PURCHASE
+            person = record.merchant.name
+        moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
+        line = _history_sentence(record, incoming=incoming).format(
+            time=readable_time(record.at_ms),
+            amount=format_change(moved_minor, self._currencies[record.money.currency]),
+            person=isolated(person),
+        )
+        return f"{line} · {isolated(record.memo)}" if record.memo else line
 
 
-def _history_sentence(record: PaymentRecord, user: UserId) -> str:
+def _history_sentence(record: PaymentRecord, *, incoming: bool) -> str:
     if record.state is PaymentState.RETURNED:
-        return _("{day}  {amount}  not accepted, went back{memo}")
+        return _("{time}  {amount}  not accepted, went back")
     if record.state is PaymentState.PENDING:
-        if record.payer == user:
-            return _("{day}  −{amount}  waits for {other} to accept{memo}")
-        return _("{day}  +{amount}  from {other}, waits for you to accept{memo}")
+        return (
+            _("{time}  {amount}  from {person}, waits for you to accept")
+            if incoming
+            else _("{time}  {amount}  waits for {person} to accept")
+        )
     match record.kind:
         case PaymentKind.DEPOSIT:
-            return _("{day}  +{amount}  deposit{memo}")
+            return _("{time}  {amount}  deposit")
         case PaymentKind.WITHDRAWAL:
-            return _("{day}  −{amount}  withdrawal{memo}")
+            return _("{time}  {amount}  withdrawal")
         case PaymentKind.RED_PACKET:
-            return _("{day}  −{amount}  red packet{memo}")
+            return _("{time}  {amount}  red packet")
         case PaymentKind.SHARE:
-            return _("{day}  +{amount}  from a red packet{memo}")
+            return _("{time}  {amount}  from a red packet")
         case PaymentKind.RETURN:
-            return _("{day}  +{amount}  came back{memo}")
-        case PaymentKind.REFUND if record.payer == user:
-            return _("{day}  −{amount}  refund to {other}{memo}")
+            return _("{time}  {amount}  came back")
         case PaymentKind.REFUND:
-            return _("{day}  +{amount}  refund from {other}{memo}")
-        case PaymentKind.PAYMENT if record.payer == user:
-            return _("{day}  −{amount}  to {other}{memo}")
-        case PaymentKind.PAYMENT:
-            return _("{day}  +{amount}  from {other}{memo}")
+            return (
+                _("{time}  {amount}  refund from {person}")
+                if incoming
+                else _("{time}  {amount}  refund to {person}")
+            )
+        case PaymentKind.PAYMENT | PaymentKind.PURCHASE | PaymentKind.PAYOUT:
+            return _("{time}  {amount}  from {person}") if incoming else _("{time}  {amount}  to {person}")
 
 
 def _count(text: str) -> int | None:

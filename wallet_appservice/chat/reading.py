@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from appservices.chassis.rooms import Room
 from appservices.vocabulary.ids import UserId, is_user_id, localpart_of
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, counted, isolated, without_directions
 from appservices.vocabulary.money import AmountUnreadable, Currencies, Money, iso_currency
 
 NAME_WORDS_MAX = 6
@@ -33,9 +33,9 @@ def read_user(text: str, room: Room, *, own_server: str) -> tuple[UserId, str]:
     A name of several words is taken as long as it fits; it may stand in quotation marks. Raises
     NotUnderstood.
     """
-    text = text.strip()
+    text = without_directions(text).strip()
     if not text:
-        raise NotUnderstood("Who should be paid?")
+        raise NotUnderstood(_("Who should be paid?"))
     if text.startswith("@"):
         word, rest = _first_word(text)
         user_id = _user_id(word, own_server)
@@ -44,14 +44,18 @@ def read_user(text: str, room: Room, *, own_server: str) -> tuple[UserId, str]:
         named = _read_name(text[1:], room)
         if named is not None:
             return named
-        raise NotUnderstood(f"“{_shown(word)}” is not a Matrix user, such as @bob:{own_server}.")
+        raise NotUnderstood(
+            _("“{text}” is not a Matrix user, such as {example}.").format(
+                text=_shown(word), example=isolated(f"@bob:{own_server}")
+            )
+        )
     quoted = _QUOTED.match(text)
     if quoted is not None:
         return _one_of(quoted.group(1), room.users_named(quoted.group(1))), text[quoted.end() :]
     named = _read_name(text, room)
     if named is not None:
         return named
-    raise NotUnderstood(f"Nobody in this room is called “{_shown(_first_word(text)[0])}”.")
+    raise _nobody_called(_first_word(text)[0])
 
 
 def read_amount(text: str, currencies: Currencies) -> AmountAndMemo:
@@ -61,7 +65,7 @@ def read_amount(text: str, currencies: Currencies) -> AmountAndMemo:
     """
     words = text.split()
     if not words:
-        raise NotUnderstood("How much?")
+        raise NotUnderstood(_("How much?"))
     try:
         if len(words) > 1 and _is_currency(words[1], currencies) and _has_digit(words[0]):
             return _checked(currencies.parse(f"{words[0]} {words[1].rstrip(_TRAILING)}"), words[2:], True)
@@ -137,8 +141,10 @@ def _checked(money: Money, memo_words: list[str], currency_follows: bool) -> Amo
     """Refuses what may be the rest of an amount: `1 000 EUR` is not 1 with the memo “000 EUR”."""
     if memo_words and not currency_follows and _has_digit(memo_words[0][:1]):
         raise NotUnderstood(
-            f"“{_shown(memo_words[0])}” could belong to the amount: "
-            "please write the amount in one piece, and its currency after it."
+            _(
+                "“{text}” could belong to the amount: please write the amount in one piece, "
+                "and its currency after it."
+            ).format(text=_shown(memo_words[0]))
         )
     return AmountAndMemo(money, " ".join(memo_words))
 
@@ -187,10 +193,18 @@ def _one_of(name: str, users: list[UserId]) -> UserId:
     if len(users) == 1:
         return users[0]
     if not users:
-        raise NotUnderstood(f"Nobody in this room is called “{_shown(name)}”.")
+        raise _nobody_called(name)
     raise NotUnderstood(
-        f"{len(users)} people in this room are called “{_shown(name)}”: please give the user id."
+        counted(
+            "{count} person in this room is called “{name}”: please give the user id.",
+            "{count} people in this room are called “{name}”: please give the user id.",
+            len(users),
+        ).format(name=_shown(name))
     )
+
+
+def _nobody_called(name: str) -> NotUnderstood:
+    return NotUnderstood(_("Nobody in this room is called “{name}”.").format(name=_shown(name)))
 
 
 def _first_word(text: str) -> tuple[str, str]:
@@ -200,4 +214,4 @@ def _first_word(text: str) -> tuple[str, str]:
 
 def _shown(text: str) -> str:
     printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 40 else printable[:39] + "…"
+    return isolated(printable if len(printable) <= 40 else printable[:39] + "…")

@@ -19,7 +19,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 CHAIN_VERSION: Final = 1
 FIRST_LINK: Final = bytes(32)
@@ -43,26 +43,41 @@ def account_record(
     ).encode()
 
 
-def transfer_record(
-    *,
-    position: int,
-    id: str,
-    debit_account_id: str,
-    credit_account_id: str,
-    amount_minor: int,
-    currency: str,
-    code: str,
-    mode: str,
-    pending_id: str | None,
-    timeout_seconds: int | None,
-    linked: bool,
-    reference: str,
-    at_ms: int,
-) -> bytes:
+class RecordedTransfer(Protocol):
+    """A transfer, or its row."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def debit_account_id(self) -> str: ...
+    @property
+    def credit_account_id(self) -> str: ...
+    @property
+    def amount_minor(self) -> int: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def pending_id(self) -> str | None: ...
+    @property
+    def timeout_seconds(self) -> int | None: ...
+    @property
+    def linked(self) -> bool: ...
+    @property
+    def reference(self) -> str: ...
+
+
+def transfer_record(transfer: RecordedTransfer, position: int, at_ms: int) -> bytes:
     """The transfer with all that its row holds."""
+    timeout, reference = transfer.timeout_seconds, transfer.reference
+    # `!s` because Python formats an enum's member by way of three calls.
     return (
-        f"transfer {position} {id} {debit_account_id} {credit_account_id} {amount_minor} {currency} {code} "
-        f"{mode} {pending_id or '-'} {'-' if timeout_seconds is None else timeout_seconds} {linked:d} "
+        f"transfer {position} {transfer.id} {transfer.debit_account_id} {transfer.credit_account_id} "
+        f"{transfer.amount_minor} {transfer.currency} {transfer.code!s} {transfer.mode!s} "
+        f"{transfer.pending_id or '-'} {'-' if timeout is None else timeout} {transfer.linked:d} "
         f"{at_ms} {_bytes_count(reference)} {reference}\n"
     ).encode()
 

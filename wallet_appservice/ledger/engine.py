@@ -1,8 +1,20 @@
 """The ledger's engine: group commit.
 
-Callers submit concurrently; one writer takes all that waits and applies it as one database transaction, in
-the order of arrival. A caller gets its answer when its batch is durable. Effects of a submission (receipt,
+Callers submit concurrently; one writer takes what waits and applies it as one database transaction, in the
+order of arrival. A caller gets its answer when its batch is durable. Effects of a submission (receipt,
 outgoing messages, "this event is done") are committed together with its transfers, or not at all.
+
+While the database writes a batch, those behind it are judged ahead of their turn, as if it were stored
+already and as if their ids were new: so neither the database nor the program waits for the other. That is a
+guess, and nothing is written or answered because of it before it is proven. In its own transaction the next
+batch takes the ledger's lock, which all batches of all processes need, and
+
+- finds the ledger's position where the guess has it: every transfer adds one, so none came between;
+- asks whether any of its ids was answered before, as a transfer or as a refusal.
+
+If either is not as guessed, the batch is judged again, by what is stored; if the batch before it failed, all
+that was judged ahead is forgotten, with everything known of the ledger. And whatever the guess was: the store
+changes an account only where it still holds the sums by which it was judged.
 
 What the engine refuses to do: answer before the commit, answer "failed" when it can't know, let one faulty
 submission fail its neighbours, retry for ever.
@@ -12,13 +24,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Generic
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
 from wallet_appservice.ledger.rules import AccountResult, content_refusal, judge, open_accounts
-from wallet_appservice.ledger.store import CommitUnknown, Effect, LedgerStore, StoreBusy, StoreRefused
+from wallet_appservice.ledger.store import (
+    CommitUnknown,
+    Effect,
+    LedgerBatch,
+    LedgerStore,
+    StoreBusy,
+    StoreRefused,
+)
 from wallet_appservice.ledger.values import (
     Account,
     NewAccount,
@@ -28,7 +48,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     expiry_of,
 )
-from wallet_appservice.ledger.view import View, Wanted
+from wallet_appservice.ledger.view import NOTHING, Loaded, View, Wanted
 
 BATCH_TRANSFERS_MAX: Final = 5_000
 """A batch stops taking submissions once it holds this many transfers."""
@@ -37,6 +57,19 @@ SUBMISSION_ITEMS_MAX: Final = 5_000
 """Transfers and accounts of one submission."""
 QUEUE_SUBMISSIONS_MAX: Final = 50_000
 """Submissions that wait; whoever comes then waits for a place."""
+SPLIT_SUBMISSIONS_MIN: Final = 64
+"""From so many on, half of those who wait come into a batch while nothing is being written: callers who ask
+again when they are answered would else all be in the database, or all out of it, and one of two processors
+would always be idle."""
+AHEAD_STEP_TRANSFERS: Final = 64
+"""Judged ahead before the database is listened to again."""
+ANSWERS_STEP: Final = 16
+"""Callers who are answered before the database is listened to again; mostly they have more to do then."""
+ANSWER_SECONDS_MAX: Final = 0.003
+"""So long callers wait at most while the database is given the next batch, which is ready, before they are
+answered: it would else be idle meanwhile."""
+ACCOUNTS_KEPT_MAX: Final = 50_000
+"""In memory from one batch to the next, some 700 bytes each; beyond it they are all read anew."""
 ATTEMPTS_MAX: Final = 6
 """Of one batch while the database is busy or away."""
 RETRY_PAUSE_SECONDS: Final = 0.05
@@ -89,8 +122,7 @@ class Submission(Generic[Effect]):
     on_commit: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     accounts: tuple[AccountResult, ...]
     transfers: tuple[TransferResult, ...]
 
@@ -121,6 +153,16 @@ class _Waiting(Generic[Effect]):
             self.answer.set_exception(error)
 
 
+@dataclass(slots=True)
+class _Ahead(Generic[Effect]):
+    """The beginning of a batch, judged before its turn."""
+
+    submissions: list[_Waiting[Effect]] = field(default_factory=list)
+    transfers_count: int = 0
+    at_ms: int | None = None
+    """The time of the whole batch, once one of it is judged."""
+
+
 class Ledger(Generic[Effect]):
     """The way in to a ledger database. Several processes may have one on the same database.
 
@@ -133,7 +175,17 @@ class Ledger(Generic[Effect]):
     def __init__(self, store: LedgerStore[Effect], *, clock: Callable[[], int]) -> None:
         self._store = store
         self._clock = clock
-        self._queue: asyncio.Queue[_Waiting[Effect] | None] = asyncio.Queue(QUEUE_SUBMISSIONS_MAX)
+        self._waiting: deque[_Waiting[Effect]] = deque()
+        """In the order of their arrival, behind those that are judged ahead."""
+        self._ahead: _Ahead[Effect] = _Ahead()
+        self._view: View | None = None
+        """The ledger after the last batch that was written or is being written; None when not known."""
+        self._is_writing = False
+        self._is_judging_ahead = False
+        self._durable: deque[_Waiting[Effect]] = deque()
+        """Those whose batch is durable and who are still to be answered."""
+        self._arrival = asyncio.Event()
+        self._place = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._accepts = False
         self._has_ended = False
@@ -148,9 +200,8 @@ class Ledger(Generic[Effect]):
         """Takes nothing new, applies what waits, and ends."""
         if self._writer is None:
             return
-        if self._accepts:
-            self._accepts = False
-            await self._queue.put(None)
+        self._accepts = False
+        self._arrival.set()
         await asyncio.shield(self._writer)
 
     async def __aenter__(self) -> Ledger[Effect]:
@@ -166,11 +217,16 @@ class Ledger(Generic[Effect]):
         A caller that is cancelled does not cancel what it submitted. Raises LedgerUnavailable,
         SubmissionFailed, SubmissionTooBig, or what the submission's own `effects` raised.
         """
-        return (await self._submit(submission)).transfers
+        waiting = self._prepared(submission)
+        if len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
+            await self._wait_for_place()
+        return (await self._enqueue(waiting)).transfers
 
     async def open_accounts(self, *accounts: NewAccount) -> tuple[AccountResult, ...]:
         """Opens accounts that are missing. Raises as `submit` does."""
-        return (await self._submit(Submission(accounts=accounts))).accounts
+        waiting = self._prepared(Submission(accounts=accounts))
+        await self._wait_for_place()
+        return (await self._enqueue(waiting)).accounts
 
     async def expire_pending(
         self, effects: Callable[[Transfer, TransferResult], Sequence[Effect]] | None = None
@@ -215,19 +271,29 @@ class Ledger(Generic[Effect]):
         bounded = max(1, min(limit, PAGE_TRANSFERS_MAX))
         return await self._store.transfers_of(account_id, limit=bounded, before=before)
 
-    async def _submit(self, submission: Submission[Effect]) -> _Answer:
+    def _prepared(self, submission: Submission[Effect]) -> _Waiting[Effect]:
+        """Tells faults that are the caller's alone before the submission waits."""
         if len(submission.transfers) + len(submission.accounts) > SUBMISSION_ITEMS_MAX:
             raise SubmissionTooBig(f"a submission has at most {SUBMISSION_ITEMS_MAX} transfers and accounts")
         if not self._accepts:
             raise LedgerUnavailable("the ledger is not running")
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         contents = [content_refusal(transfer) for transfer in submission.transfers]
         account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
-        await self._queue.put(_Waiting(submission, contents, account_ids, answer))
+        return _Waiting(submission, contents, account_ids, asyncio.get_running_loop().create_future())
+
+    async def _wait_for_place(self) -> None:
+        while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
+            self._place.clear()
+            await self._place.wait()
         if self._has_ended:
-            # It found its place in the queue only when nobody took from it any more.
+            # There is place only because nobody takes from the queue any more.
             raise LedgerUnavailable("the ledger was stopped")
-        return await answer
+
+    def _enqueue(self, waiting: _Waiting[Effect]) -> asyncio.Future[_Answer]:
+        self._waiting.append(waiting)
+        self._arrival.set()
+        self._continue_ahead()
+        return waiting.answer
 
     async def _read_due(self, after: int) -> tuple[StoredTransfer, ...]:
         try:
@@ -237,44 +303,92 @@ class Ledger(Generic[Effect]):
 
     async def _write_batches(self) -> None:
         batch: list[_Waiting[Effect]] = []
-        ended = False
         try:
-            while not ended:
-                batch, ended = await self._next_batch()
-                await self._apply(batch)
+            while batch := await self._next_batch():
+                ahead, self._ahead = self._ahead, _Ahead()
+                await self._apply(batch, ahead)
         finally:
-            # Something is left here only when the writer was cancelled, or came behind the last in the queue.
+            while self._durable:
+                self._answer_some()
+            # Something is left here only when the writer was cancelled.
             self._accepts = False
             self._has_ended = True
             for waiting in batch:
                 waiting.fail(LedgerUnavailable("the ledger was stopped", outcome_unknown=True))
-            while not self._queue.empty():
-                rest = self._queue.get_nowait()
-                if rest is not None:
-                    rest.fail(LedgerUnavailable("the ledger was stopped"))
+            self._forget()
+            while self._waiting:
+                self._waiting.popleft().fail(LedgerUnavailable("the ledger was stopped"))
+            self._place.set()
 
-    async def _next_batch(self) -> tuple[list[_Waiting[Effect]], bool]:
-        batch: list[_Waiting[Effect]] = []
-        transfers_count = 0
-        item = await self._queue.get()
-        while item is not None:
-            batch.append(item)
-            transfers_count += len(item.submission.transfers)
-            if (
-                self._queue.empty()
-                or transfers_count >= BATCH_TRANSFERS_MAX
-                or len(batch) >= BATCH_SUBMISSIONS_MAX
-            ):
-                return batch, False
-            item = self._queue.get_nowait()
-        return batch, True
+    async def _next_batch(self) -> list[_Waiting[Effect]]:
+        """Those that were judged ahead, then those that wait; nobody when the ledger is to stop."""
+        while not self._ahead.submissions and not self._waiting and self._accepts:
+            self._arrival.clear()
+            await self._arrival.wait()
+        batch, transfers_count = self._ahead.submissions.copy(), self._ahead.transfers_count
+        submissions_max = BATCH_SUBMISSIONS_MAX
+        if not batch and len(self._waiting) >= SPLIT_SUBMISSIONS_MIN:
+            submissions_max = min(submissions_max, (len(self._waiting) + 1) // 2)
+        while self._waiting and len(batch) < submissions_max and transfers_count < BATCH_TRANSFERS_MAX:
+            batch.append(self._waiting.popleft())
+            transfers_count += len(batch[-1].submission.transfers)
+        self._place.set()
+        return batch
 
-    async def _apply(self, batch: Sequence[_Waiting[Effect]]) -> None:
-        """Applies a batch and answers all of its callers, whatever happens."""
-        if not batch:
+    def _continue_ahead(self) -> None:
+        """Has those who wait judged ahead, unless that is under way."""
+        if self._is_writing and not self._is_judging_ahead and self._waiting:
+            self._is_judging_ahead = True
+            asyncio.get_running_loop().call_soon(self._judge_ahead)
+
+    def _judge_ahead(self) -> None:
+        """Judges some of those who wait, up to the first for whom something must be read before: an account,
+        or a pending transfer that it ends."""
+        self._is_judging_ahead = False
+        view, ahead = self._view, self._ahead
+        if view is None or not self._is_writing:
             return
+        if ahead.at_ms is None:
+            ahead.at_ms = self._clock()
+        step_transfers = 0
+        while (
+            self._waiting
+            and step_transfers < AHEAD_STEP_TRANSFERS
+            and ahead.transfers_count < BATCH_TRANSFERS_MAX
+            and len(ahead.submissions) < BATCH_SUBMISSIONS_MAX
+        ):
+            if not _is_known(view, self._waiting[0]):
+                break
+            waiting = self._waiting.popleft()
+            ahead.submissions.append(waiting)
+            _judge(view, waiting, ahead.at_ms)
+            transfers_count = len(waiting.submission.transfers)
+            ahead.transfers_count += transfers_count
+            step_transfers += transfers_count or 1
+        self._place.set()
+        if step_transfers >= AHEAD_STEP_TRANSFERS:
+            self._continue_ahead()
+
+    def _forget(self) -> None:
+        """Nothing is known of the ledger's end any more; what was judged ahead of its turn waits again."""
+        self._view = None
+        self._waiting.extendleft(reversed(self._ahead.submissions))
+        self._ahead = _Ahead()
+
+    async def _apply(
+        self,
+        batch: Sequence[_Waiting[Effect]],
+        ahead: _Ahead[Effect] | None = None,
+        *,
+        is_followed: bool = False,
+    ) -> None:
+        """Applies a batch and answers all of its callers, whatever happens.
+
+        `ahead` is what of it was judged already. When others are to be applied between it and those who wait,
+        it `is_followed`, and nothing is judged ahead.
+        """
         try:
-            await self._attempt_until_done(batch)
+            await self._attempt_until_done(batch, ahead, is_followed)
         except CommitUnknown as error:
             logger.error("a batch of %d may or may not be committed: %s", len(batch), error)
             _fail_all(batch, "it is unknown whether this was committed; ask again", outcome_unknown=True)
@@ -285,8 +399,8 @@ class Ledger(Generic[Effect]):
             # Something in the batch is wrong: halve it, in order, until the one at fault stands alone.
             if len(batch) > 1:
                 middle = len(batch) // 2
-                await self._apply(batch[:middle])
-                await self._apply(batch[middle:])
+                await self._apply(batch[:middle], is_followed=True)
+                await self._apply(batch[middle:], is_followed=is_followed)
                 return
             logger.error("a submission failed alone, nothing of it was committed", exc_info=error)
             failed = SubmissionFailed(f"nothing of this was committed: {error}")
@@ -296,29 +410,81 @@ class Ledger(Generic[Effect]):
             logger.exception("a bug met a batch of %d", len(batch))
             _fail_all(batch, "the ledger failed; ask again", outcome_unknown=True)
 
-    async def _attempt_until_done(self, batch: Sequence[_Waiting[Effect]]) -> None:
+    async def _attempt_until_done(
+        self, batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect] | None, is_followed: bool
+    ) -> None:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                await self._attempt(batch)
+                await self._attempt(batch, ahead if attempt == 1 else None, is_followed)
                 break
             except StoreBusy as error:
                 if attempt == ATTEMPTS_MAX:
                     raise
                 logger.warning("a batch of %d is tried again: %s", len(batch), error)
                 await asyncio.sleep(RETRY_PAUSE_SECONDS * 2 ** (attempt - 1))
-        for waiting in batch:
+        self._durable.extend(batch)
+        if self._ahead.submissions:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._answer_some)
+        else:
+            self._answer_some()
+
+    def _answer_some(self) -> None:
+        """Answers callers whose batch is durable, a few at a time, all of them soon."""
+        for _ in range(min(len(self._durable), ANSWERS_STEP)):
+            waiting = self._durable.popleft()
             waiting.resolve()
             if waiting.fault is None and waiting.submission.on_commit is not None:
                 _wake(waiting.submission.on_commit)
+        if self._durable:
+            asyncio.get_running_loop().call_soon(self._answer_some)
 
-    async def _attempt(self, batch: Sequence[_Waiting[Effect]]) -> None:
-        async with self._store.batch() as store_batch:
-            view = View(await store_batch.load(_wanted(batch)))
+    async def _attempt(
+        self, batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect] | None, is_followed: bool
+    ) -> None:
+        try:
+            async with self._store.batch() as store_batch:
+                view = await self._judge_batch(store_batch, batch, ahead or _Ahead())
+                effects = [effect for waiting in batch for effect in waiting.effects]
+                changes = view.changes()
+                view.begin_next(changes)
+                self._view = view
+                self._is_writing = not is_followed
+                self._continue_ahead()
+                # Not before the database has got its work.
+                asyncio.get_running_loop().call_soon(self._answer_some)
+                await store_batch.commit(changes, effects)
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._is_writing = False
+
+    async def _judge_batch(
+        self, store_batch: LedgerBatch[Effect], batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect]
+    ) -> View:
+        """Judges a batch under the ledger's lock; what was judged ahead only if it is not as guessed."""
+        view, judged_count, at_ms = self._view, len(ahead.submissions), ahead.at_ms
+        if view is not None and len(view.sums) > ACCOUNTS_KEPT_MAX:
+            view = None
+        wanted = _wanted(batch)
+        missing = wanted if view is None else wanted.without_accounts(view.sums.keys())
+        loaded = await store_batch.load(missing)
+        if view is not None and loaded.position != view.begin_position:
+            # Another process came between.
+            loaded = await store_batch.load(wanted)
+            view = None
+        if view is None:
+            view, judged_count = View(loaded), 0
+        else:
+            if judged_count and _has_answers(loaded, wanted):
+                view.roll_back(NOTHING)
+                judged_count = 0
+            view.learn(loaded)
+        if at_ms is None or judged_count == 0:
             at_ms = self._clock()
-            for waiting in batch:
-                _judge(view, waiting, at_ms)
-            effects = [effect for waiting in batch for effect in waiting.effects]
-            await store_batch.commit(view.changes(), effects)
+        for waiting in batch[judged_count:]:
+            _judge(view, waiting, at_ms)
+        return view
 
 
 def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
@@ -327,8 +493,11 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
     waiting.judged, waiting.fault, waiting.effects = None, None, ()
     mark = view.mark()
     try:
-        accounts = open_accounts(view, submission.accounts) if submission.accounts else ()
-        refused = [result.account.id for result in accounts if result.refusal is not None]
+        accounts: tuple[AccountResult, ...] = ()
+        refused: Sequence[AccountId] = ()
+        if submission.accounts:
+            accounts = open_accounts(view, submission.accounts)
+            refused = [result.account.id for result in accounts if result.refusal is not None]
         transfers = judge(
             view,
             submission.transfers,
@@ -341,6 +510,19 @@ def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
     except Exception as error:
         view.roll_back(mark)
         waiting.fault = error
+
+
+def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
+    """Whether the view has all that the submission speaks of, except answers to its ids."""
+    known = view.sums
+    for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
+        if refusal is None and (
+            transfer.pending_id is not None
+            or transfer.debit_account_id not in known
+            or transfer.credit_account_id not in known
+        ):
+            return False
+    return all(account_id in known for account_id in waiting.account_ids)
 
 
 def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
@@ -360,7 +542,14 @@ def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
             elif is_ledger_id(transfer.id):
                 # Nothing of it matters but whether its id was answered before.
                 transfer_ids.add(transfer.id)
-    return Wanted(account_ids=account_ids, transfer_ids=transfer_ids, pending_ids=pending_ids)
+    return Wanted(account_ids, transfer_ids, pending_ids)
+
+
+def _has_answers(loaded: Loaded, wanted: Wanted) -> bool:
+    """Whether an id was answered before; what else was loaded are pending transfers that are to end."""
+    return bool(loaded.refusals) or any(
+        stored.transfer.id in wanted.transfer_ids for stored in loaded.transfers
+    )
 
 
 def _expiry_submission(

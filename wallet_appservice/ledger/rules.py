@@ -9,7 +9,7 @@ time.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +36,7 @@ _CURRENCY = re.compile(r"[A-Z]{3,8}")
 _NEVER_STORED: Final = frozenset(
     {TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT, TransferRefusal.PENDING_NOT_EXPIRED}
 )
+_SINGLE_PHASE: Final = TransferMode.SINGLE_PHASE
 _ENDED: Final = {
     TransferMode.POST_PENDING: TransferRefusal.PENDING_ALREADY_POSTED,
     TransferMode.VOID_PENDING: TransferRefusal.PENDING_ALREADY_VOIDED,
@@ -78,11 +79,16 @@ def judge(
         content_refusals = [content_refusal(transfer) for transfer in transfers]
     judgement = _Judgement(view, at_ms, accounts_refused)
     results: list[TransferResult] = []
-    for start, end in _chains(transfers):
+    start = 0
+    for end, transfer in enumerate(transfers, 1):
+        if transfer.linked and end < len(transfers):
+            continue
+        # Here a chain ends; what is linked to nothing is a chain of one.
         if transfers[start].linked:
             results += judgement.of_chain(transfers[start:end], content_refusals[start:end])
         else:
-            results.append(judgement.of_one(transfers[start], content_refusals[start]))
+            results.append(judgement.of_one(transfer, content_refusals[start]))
+        start = end
     return tuple(results)
 
 
@@ -93,11 +99,13 @@ def content_refusal(transfer: Transfer) -> TransferRefusal | None:
         return TransferRefusal.ID_INVALID
     if not is_ledger_id(transfer.debit_account_id) or not is_ledger_id(transfer.credit_account_id):
         return TransferRefusal.ACCOUNT_ID_INVALID
-    if not _pending_id_fits(transfer):
+    is_plain = transfer.mode is _SINGLE_PHASE and transfer.pending_id is None
+    if not is_plain and not _pending_id_fits(transfer):
         return TransferRefusal.PENDING_ID_INVALID
-    if not _timeout_fits(transfer):
+    if transfer.timeout_seconds is not None and not _timeout_fits(transfer, transfer.timeout_seconds):
         return TransferRefusal.TIMEOUT_INVALID
-    if len(transfer.reference) > REFERENCE_LENGTH_MAX or not _is_storable(transfer.reference):
+    reference = transfer.reference
+    if reference != "" and (len(reference) > REFERENCE_LENGTH_MAX or not _is_storable(reference)):
         return TransferRefusal.REFERENCE_INVALID
     if _CURRENCY.fullmatch(transfer.currency) is None:
         return TransferRefusal.CURRENCY_INVALID
@@ -142,7 +150,7 @@ def state_refusal(
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Judgement:
     """Judges one transfer or chain and keeps the view in step."""
 
@@ -154,7 +162,7 @@ class _Judgement:
         known = self._known(transfer)
         if known is not None:
             return known
-        refusal = content or self._state_refusal(transfer)
+        refusal = content if content is not None else self._state_refusal(transfer)
         if refusal is not None:
             return self._refused(transfer, refusal)
         return self._applied(transfer)
@@ -232,15 +240,6 @@ class _Judgement:
         return TransferResult(transfer, refusal, self.at_ms)
 
 
-def _chains(transfers: Sequence[Transfer]) -> Iterator[tuple[int, int]]:
-    """Where each chain starts and ends; what is linked to nothing is a chain of one."""
-    start = 0
-    for end, transfer in enumerate(transfers, 1):
-        if not transfer.linked or end == len(transfers):
-            yield start, end
-            start = end
-
-
 def _ending_refusal(transfer: Transfer, pending: StoredTransfer | None, at_ms: int) -> TransferRefusal | None:
     if pending is None:
         return TransferRefusal.PENDING_NOT_FOUND
@@ -302,10 +301,7 @@ def _pending_id_fits(transfer: Transfer) -> bool:
     )
 
 
-def _timeout_fits(transfer: Transfer) -> bool:
-    timeout = transfer.timeout_seconds
-    if timeout is None:
-        return True
+def _timeout_fits(transfer: Transfer, timeout: object) -> bool:
     return (
         transfer.mode is TransferMode.PENDING and type(timeout) is int and 0 < timeout <= TIMEOUT_SECONDS_MAX
     )

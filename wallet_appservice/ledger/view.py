@@ -1,17 +1,22 @@
-"""The part of the ledger that a batch touches, held in memory, and what the batch changes of it.
+"""The part of the ledger that batches touch, held in memory, and what a batch changes of it.
 
 A view is loaded under the store's locks, changed by the rules, and handed back as Changes to be written. What
 was changed since a mark can be taken back, so that a chain or a submission leaves either all or nothing.
+
+Accounts stay in the view from one batch to the next: their sums change by transfers alone, and every transfer
+adds one to the ledger's position, so whoever finds that position under the lock where this view has left it
+knows them. Answers to ids don't stay: refusals leave no trace in the position, and are looked up each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId
+from wallet_appservice.ledger.chain import transfer_record
 from wallet_appservice.ledger.values import (
     Account,
     NewAccount,
@@ -33,35 +38,52 @@ class StoredRefusal:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a batch needs to know, valid ids only."""
+class Wanted(NamedTuple):
+    """What a submission or a batch needs to know, valid ids only."""
 
     account_ids: AbstractSet[AccountId]
     transfer_ids: AbstractSet[TransferId]
-    """Of the batch's own transfers."""
+    """Of its own transfers."""
     pending_ids: AbstractSet[TransferId]
-    """Of the transfers that the batch's transfers are to end."""
+    """Of the transfers that its transfers are to end."""
+
+    def without_accounts(self, known: AbstractSet[AccountId]) -> Wanted:
+        return self._replace(account_ids=self.account_ids - known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """What the store found of what was wanted."""
 
-    accounts: Iterable[Account] = ()
-    transfers: Iterable[StoredTransfer] = ()
-    refusals: Iterable[StoredRefusal] = ()
+    accounts: Collection[Account] = ()
+    transfers: Collection[StoredTransfer] = ()
+    refusals: Collection[StoredRefusal] = ()
     position: int = 0
     """Of the ledger's last transfer."""
 
 
+FourSums = tuple[int, int, int, int]
+"""Debits pending and posted, credits pending and posted: the order of an account's columns."""
+
+
+class ChangedSums(NamedTuple):
+    """What a batch does to an account that was there before it. `before` is what the batch was judged by."""
+
+    id: AccountId
+    before: FourSums
+    after: FourSums
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What a batch changes. Accounts are given with the sums that they have after it."""
+    """What a batch changes. Accounts that it opened are given with the sums that they have after it."""
 
     opened: tuple[Account, ...]
-    changed: tuple[Account, ...]
+    changed: tuple[ChangedSums, ...]
+    """In the order of their ids."""
     transfers: tuple[StoredTransfer, ...]
+    records: tuple[bytes, ...]
+    """Of each transfer, for the hash chain."""
     refusals: tuple[StoredRefusal, ...]
     position: int
 
@@ -74,29 +96,40 @@ class Mark(NamedTuple):
     refusals: int
 
 
+_SINGLE_PHASE: Final = TransferMode.SINGLE_PHASE
+
+NOTHING: Final = Mark(0, 0, 0)
+"""The moment before a batch has changed anything."""
+
+
 @dataclass(slots=True)
 class Sums:
-    """The four sums of an account while a batch is judged."""
+    """The four sums of an account while batches are judged."""
 
     account: Account
+    """As it was loaded; of it only what never changes still holds."""
     debits_pending: int
     debits_posted: int
     credits_pending: int
     credits_posted: int
+    before: FourSums
+    """As they were when the batch began."""
 
     @classmethod
     def of(cls, account: Account) -> Sums:
-        return cls(
-            account,
+        four = (
             account.debits_pending,
             account.debits_posted,
             account.credits_pending,
             account.credits_posted,
         )
+        return cls(account, *four, before=four)
+
+    def now(self) -> FourSums:
+        return self.debits_pending, self.debits_posted, self.credits_pending, self.credits_posted
 
     def as_account(self) -> Account:
         account = self.account
-        # Not by `replace`, which takes twice as long: this is done for each account of each batch.
         return Account(
             id=account.id,
             kind=account.kind,
@@ -112,16 +145,33 @@ class Sums:
 
 
 class View:
-    """A working copy of a part of the ledger. One batch, one view."""
+    """A working copy of a part of the ledger, for one batch after another."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self.sums = {account.id: Sums.of(account) for account in loaded.accounts}
-        self.transfers = {stored.transfer.id: stored for stored in loaded.transfers}
-        self.refusals = {stored.id: stored for stored in loaded.refusals}
-        self._position = loaded.position
+        self.sums: dict[AccountId, Sums] = {}
+        self.transfers: dict[TransferId, StoredTransfer] = {}
+        self.refusals: dict[TransferId, StoredRefusal] = {}
+        self.position = loaded.position
+        """Of the last transfer applied, whether or not it is stored yet."""
         self._opened: list[AccountId] = []
         self._new_transfers: list[StoredTransfer] = []
+        self._new_records: list[bytes] = []
         self._new_refusals: list[StoredRefusal] = []
+        self.learn(loaded)
+
+    def learn(self, loaded: Loaded) -> None:
+        """Adds what the store found, of the same moment as what the view holds."""
+        for account in loaded.accounts:
+            self.sums[account.id] = Sums.of(account)
+        for stored in loaded.transfers:
+            self.transfers[stored.transfer.id] = stored
+        for refusal in loaded.refusals:
+            self.refusals[refusal.id] = refusal
+
+    @property
+    def begin_position(self) -> int:
+        """The last transfer's before the batch."""
+        return self.position - len(self._new_transfers)
 
     def open(self, new: NewAccount) -> None:
         account = Account(
@@ -141,18 +191,19 @@ class View:
 
     def apply(self, transfer: Transfer, *, at_ms: int) -> None:
         """Moves the money of a transfer that the rules have allowed."""
-        self._position += 1
-        timeout = transfer.timeout_seconds
+        position, timeout = self.position + 1, transfer.timeout_seconds
         stored = StoredTransfer(
-            transfer=transfer,
-            position=self._position,
-            at_ms=at_ms,
-            expires_at_ms=None if timeout is None else at_ms + timeout * 1000,
+            transfer, position, at_ms, None if timeout is None else at_ms + timeout * 1000
         )
+        # All that could fail comes before the first change, so that nothing is ever half applied.
+        record = transfer_record(transfer, position, at_ms)
         self._move(transfer, 1)
-        self._set_ending(transfer, transfer.mode)
+        self.position = position
+        if transfer.pending_id is not None:
+            self._set_ending(transfer.pending_id, transfer.mode)
         self.transfers[transfer.id] = stored
         self._new_transfers.append(stored)
+        self._new_records.append(record)
 
     def refuse(self, refusal: StoredRefusal) -> None:
         self.refusals[refusal.id] = refusal
@@ -165,47 +216,61 @@ class View:
         """Takes back all that happened since the mark, latest first."""
         while len(self._new_transfers) > mark.transfers:
             transfer = self._new_transfers.pop().transfer
+            self._new_records.pop()
             self._move(transfer, -1)
-            self._set_ending(transfer, None)
+            if transfer.pending_id is not None:
+                self._set_ending(transfer.pending_id, None)
             del self.transfers[transfer.id]
-            self._position -= 1
+            self.position -= 1
         while len(self._new_refusals) > mark.refusals:
             del self.refusals[self._new_refusals.pop().id]
         while len(self._opened) > mark.opened:
             del self.sums[self._opened.pop()]
 
     def changes(self) -> Changes:
+        """What the batch has changed so far."""
         opened = set(self._opened)
-        touched = {
-            account_id: None
-            for stored in self._new_transfers
-            for account_id in (stored.transfer.debit_account_id, stored.transfer.credit_account_id)
-            if account_id not in opened
-        }
+        touched = {stored.transfer.debit_account_id for stored in self._new_transfers}
+        touched.update(stored.transfer.credit_account_id for stored in self._new_transfers)
+        changed = []
+        for account_id in sorted(touched - opened if opened else touched):
+            sums = self.sums[account_id]
+            changed.append(ChangedSums(account_id, sums.before, sums.now()))
         return Changes(
             opened=tuple(self.sums[account_id].as_account() for account_id in self._opened),
-            changed=tuple(self.sums[account_id].as_account() for account_id in touched),
+            changed=tuple(changed),
             transfers=tuple(self._new_transfers),
+            records=tuple(self._new_records),
             refusals=tuple(self._new_refusals),
-            position=self._position,
+            position=self.position,
         )
+
+    def begin_next(self, changes: Changes) -> None:
+        """Goes on from what the batch has changed, as if that were stored, to the next batch."""
+        for changed in changes.changed:
+            self.sums[changed.id].before = changed.after
+        for account in changes.opened:
+            sums = self.sums[account.id]
+            sums.before = sums.now()
+        # New ones, not cleared ones: the batch's own may still be in use.
+        self.transfers, self.refusals = {}, {}
+        self._opened, self._new_transfers, self._new_records, self._new_refusals = [], [], [], []
 
     def _move(self, transfer: Transfer, sign: int) -> None:
         debit = self.sums[transfer.debit_account_id]
         credit = self.sums[transfer.credit_account_id]
         amount = sign * transfer.amount_minor
+        mode = transfer.mode
         if transfer.pending_id is not None:
             held = sign * self.transfers[transfer.pending_id].transfer.amount_minor
             debit.debits_pending -= held
             credit.credits_pending -= held
-        if transfer.mode is TransferMode.PENDING:
-            debit.debits_pending += amount
-            credit.credits_pending += amount
-        elif transfer.mode in (TransferMode.SINGLE_PHASE, TransferMode.POST_PENDING):
+        if mode is _SINGLE_PHASE or mode is TransferMode.POST_PENDING:
             debit.debits_posted += amount
             credit.credits_posted += amount
+        elif mode is TransferMode.PENDING:
+            debit.debits_pending += amount
+            credit.credits_pending += amount
 
-    def _set_ending(self, transfer: Transfer, ended_by: TransferMode | None) -> None:
-        if transfer.pending_id is not None:
-            pending = self.transfers[transfer.pending_id]
-            self.transfers[transfer.pending_id] = replace(pending, ended_by=ended_by)
+    def _set_ending(self, pending_id: TransferId, ended_by: TransferMode | None) -> None:
+        self.transfers[pending_id] = self.transfers[pending_id]._replace(ended_by=ended_by)

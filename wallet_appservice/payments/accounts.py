@@ -17,3 +17,8 @@ def user_account(user: UserId, currency: CurrencyCode) -> NewAccount:
 def issuance_account(currency: CurrencyCode) -> NewAccount:
     """Where a currency comes from and goes back to: minus its balance is what is in circulation."""
     return account_for(AccountKind.ISSUANCE, owner=ISSUANCE_OWNER, currency=currency)
+
+
+def merchant_account(merchant_id: str, owner: UserId, currency: CurrencyCode) -> NewAccount:
+    """A merchant's account, apart from its owner's own and from those of the owner's other merchants."""
+    return account_for(AccountKind.MERCHANT, owner=owner, currency=currency, name=merchant_id)

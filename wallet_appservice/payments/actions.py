@@ -7,19 +7,25 @@ a command is done) is committed in the ledger's own transaction.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, text
 
+from appservices.chassis.clock import system_clock
+from appservices.chassis.database import Write
 from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import AccountKind, NewAccount
-from wallet_appservice.payments.accounts import issuance_account, user_account
+from wallet_appservice.payments.accounts import issuance_account, merchant_account, user_account
+from wallet_appservice.payments.audit import AuditAction, audit_write
+from wallet_appservice.payments.limit_rules import OperatorLimits
+from wallet_appservice.payments.limits import Admission, Gate, Spending
 from wallet_appservice.payments.records import (
     HOLD_SECONDS,
     MEMO_LENGTH_MAX,
     Authority,
     Balance,
+    MerchantName,
     Movement,
     PaymentKind,
     PaymentOrder,
@@ -44,10 +50,13 @@ class Payments:
         service_users: frozenset[UserId],
         payment_max: int,
         user_exists: Callable[[UserId], Awaitable[bool]],
+        gate: Gate | None = None,
         waits_for_acceptance: Callable[[UserId], Awaitable[bool]] | None = None,
     ) -> None:
-        """`payment_max` is in whole units of each currency; `waits_for_acceptance` says of a payee whether
-        what comes in unasked waits until they accept it."""
+        """`payment_max` is in whole units of each currency; without a gate the default limits hold.
+
+        `waits_for_acceptance` says of a payee whether what comes in unasked waits until they accept it.
+        """
         self.till = till
         self.currencies: Currencies = till.currencies
         self.wallet_user = till.wallet_user
@@ -56,6 +65,12 @@ class Payments:
         self._service_users = service_users
         self._payment_max = payment_max
         self._user_exists = user_exists
+        self.gate = gate or Gate(
+            till.database,
+            currencies=till.currencies,
+            operator=OperatorLimits(payment_max=payment_max),
+            clock=system_clock,
+        )
         self._waits_for_acceptance = waits_for_acceptance
 
     def keys(self) -> dict[str, str]:
@@ -67,10 +82,33 @@ class Payments:
         return await self._carry_out(order, PaymentKind.PAYMENT, tell)
 
     async def check(self, order: PaymentOrder) -> PaymentRefused | None:
-        """What would refuse this payment now, without making it: for a page that asks before it pays."""
+        """What would refuse this payment now, without making it: for a page that asks before it pays.
+
+        CONFIRMATION_NEEDED is answered when nothing else is in the way.
+        """
         outcome = await self._judge(order, PaymentKind.PAYMENT)
         if outcome is not None:
             return outcome if isinstance(outcome, PaymentRefused) else None
+        refused = await self.gate.refusal(_spending(order))
+        if refused is not None and refused.refusal is not PaymentRefusal.CONFIRMATION_NEEDED:
+            return refused
+        return await self._too_low(order) or refused
+
+    async def is_first(self, order: PaymentOrder) -> bool:
+        """Whether the payer has never paid this payee before."""
+        query = (
+            select(payments.c.position)
+            .where(
+                payments.c.payer == order.payer,
+                payments.c.payee == order.payee,
+                payments.c.kind == PaymentKind.PAYMENT.value,
+            )
+            .limit(1)
+        )
+        async with self._database.read() as work:
+            return (await work.execute(query)).first() is None
+
+    async def _too_low(self, order: PaymentOrder) -> PaymentRefused | None:
         for balance in await self.balances(order.payer):
             if balance.currency == order.money.currency and (
                 balance.available_minor >= order.money.amount_minor
@@ -79,8 +117,56 @@ class Payments:
         available = await self._available_text(order.payer, order.money.currency)
         return self._refused(PaymentRefusal.BALANCE_TOO_LOW, order, available=available)
 
-    async def deposit(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
-        """Brings money into circulation that the operator has received outside."""
+    async def purchase(self, order: PaymentOrder, *, merchant: MerchantName, tell: Tell) -> Outcome:
+        """Pays a merchant, whose owner is the order's payee. Raises LedgerUnavailable.
+
+        Whether it was paid before, the merchant's own order says.
+        """
+        outcome = await self._judge(order, PaymentKind.PURCHASE)
+        if outcome is not None:
+            return await self.till.tell_alone(outcome, tell)
+        admitted = await self._admitted(order)
+        if isinstance(admitted, PaymentRefused):
+            return await self.till.tell_alone(admitted, tell)
+        code = order.money.currency
+        payer_account = user_account(order.payer, code)
+        movement = Movement(
+            id=order.id,
+            kind=PaymentKind.PURCHASE,
+            payer=order.payer,
+            payee=order.payee,
+            money=order.money,
+            debit=payer_account,
+            credit=merchant_account(merchant.id, order.payee, code),
+            memo=clean_memo(order.memo),
+            subject=order.subject,
+            merchant=merchant,
+        )
+        outcome = await self.till.move(movement, tell=tell, admission=admitted, brief=True)
+        if isinstance(outcome, PaymentRefused) and outcome.refusal is PaymentRefusal.BALANCE_TOO_LOW:
+            return PaymentRefused.because(
+                outcome.refusal, available=await self.till.available_text(payer_account.id, code)
+            )
+        return outcome
+
+    def amount_refused(self, money: Money) -> PaymentRefused | None:
+        """What would refuse this amount whoever pays it, for what is to be paid later."""
+        currency = self.currencies.get(money.currency)
+        if currency is None:
+            return PaymentRefused.because(
+                PaymentRefusal.CURRENCY_UNKNOWN, currencies=", ".join(self.currencies)
+            )
+        most_minor = self._payment_max * 10**currency.exponent
+        if money.amount_minor > most_minor:
+            return PaymentRefused.because(
+                PaymentRefusal.AMOUNT_TOO_LARGE, payment_max=format_minor(most_minor, currency)
+            )
+        return None
+
+    async def deposit(
+        self, *, user: UserId, money: Money, id: TransferId, reference: str = "", by: str = "operator"
+    ) -> Outcome:
+        """Brings money into circulation that was received outside. `by` is for the audit log."""
         order = PaymentOrder(
             id=id,
             payer=self.wallet_user,
@@ -89,10 +175,17 @@ class Payments:
             memo=reference,
             authority=Authority.OPERATOR,
         )
-        return await self._carry_out(order, PaymentKind.DEPOSIT, tell_nothing)
+        return await self._carry_out(
+            order,
+            PaymentKind.DEPOSIT,
+            tell_nothing,
+            once=[self._audited(AuditAction.DEPOSIT, order, user, by)],
+        )
 
-    async def withdraw(self, *, user: UserId, money: Money, id: TransferId, reference: str = "") -> Outcome:
-        """Takes money out of circulation that the operator has paid out outside."""
+    async def withdraw(
+        self, *, user: UserId, money: Money, id: TransferId, reference: str = "", by: str = "operator"
+    ) -> Outcome:
+        """Takes money out of circulation that was paid out outside. `by` is for the audit log."""
         order = PaymentOrder(
             id=id,
             payer=user,
@@ -101,7 +194,24 @@ class Payments:
             memo=reference,
             authority=Authority.OPERATOR,
         )
-        return await self._carry_out(order, PaymentKind.WITHDRAWAL, tell_nothing)
+        return await self._carry_out(
+            order,
+            PaymentKind.WITHDRAWAL,
+            tell_nothing,
+            once=[self._audited(AuditAction.WITHDRAWAL, order, user, by)],
+        )
+
+    def _audited(self, action: AuditAction, order: PaymentOrder, user: UserId, by: str) -> Write:
+        return audit_write(
+            at_ms=self.gate.now_ms(),
+            actor=by,
+            action=action,
+            subject=user,
+            id=order.id,
+            amount_minor=str(order.money.amount_minor),
+            currency=order.money.currency,
+            reference=clean_memo(order.memo),
+        )
 
     def judge_amount(self, money: Money, memo: str) -> PaymentRefused | None:
         """Why so much can't be moved at once, whoever is to pay it, or be said with it."""
@@ -133,7 +243,8 @@ class Payments:
     async def balances(self, user: UserId) -> list[Balance]:
         """The user's money, one entry per currency they have an account in; the default one always."""
         accounts = await self._ledger.accounts_of(user)
-        by_currency = {account.currency: account for account in accounts}
+        # What a merchant of theirs has taken is not theirs until it is paid out.
+        by_currency = {account.currency: account for account in accounts if account.kind is AccountKind.USER}
         shown = [
             code for code in self.currencies if code in by_currency or code == self.currencies.default.code
         ]
@@ -170,7 +281,7 @@ class Payments:
         """The user's payments, newest first, at most HISTORY_MAX; `before` is a record's position."""
         query = (
             select(payments)
-            .where(or_(payments.c.payer == user, payments.c.payee == user))
+            .where(in_history_of(user))
             .order_by(payments.c.position.desc())
             .limit(max(0, min(limit, HISTORY_MAX)))
         )
@@ -182,12 +293,20 @@ class Payments:
     async def payment(self, user: UserId, id: TransferId) -> PaymentRecord | None:
         """One payment that the user made or got; None for anybody else's, as for one that isn't there."""
         record = await self.till.record(id)
-        return record if record is not None and user in (record.payer, record.payee) else None
+        return record if record is not None and user in record.people else None
 
-    async def _carry_out(self, order: PaymentOrder, kind: PaymentKind, tell: Tell) -> Outcome:
+    async def _carry_out(
+        self, order: PaymentOrder, kind: PaymentKind, tell: Tell, *, once: Sequence[Write] = ()
+    ) -> Outcome:
         outcome = await self._judge(order, kind)
         if outcome is not None:
             return await self.till.tell_alone(outcome, tell)
+        admission = None
+        if kind is PaymentKind.PAYMENT:
+            admitted = await self._admitted(order)
+            if isinstance(admitted, PaymentRefused):
+                return await self.till.tell_alone(admitted, tell)
+            admission = admitted
         debit, credit = self._accounts(order, kind)
         # What somebody asked for themselves they have accepted beforehand.
         is_held = (
@@ -212,13 +331,20 @@ class Payments:
             # What a request or an order asks for is paid also when its room is gone.
             needs_room=not order.subject,
         )
-        return await self.till.move(movement, tell=tell)
+        return await self.till.move(movement, tell=tell, admission=admission, once=once)
+
+    async def _admitted(self, order: PaymentOrder) -> Admission | PaymentRefused:
+        admitted = await self.gate.admit(_spending(order))
+        if isinstance(admitted, PaymentRefused) and (admitted.refusal is PaymentRefusal.CONFIRMATION_NEEDED):
+            # Nobody is asked to confirm what they can't pay.
+            return await self._too_low(order) or admitted
+        return admitted
 
     async def _judge(self, order: PaymentOrder, kind: PaymentKind) -> Outcome | None:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
         if not is_ledger_id(order.id):
             return self._refused(PaymentRefusal.ID_INVALID, order)
-        earlier = await self.till.record(order.id)
+        earlier = None if kind is PaymentKind.PURCHASE else await self.till.record(order.id)
         if earlier is not None:
             return (
                 earlier if _is_same(earlier, order, kind) else self._refused(PaymentRefusal.ID_TAKEN, order)
@@ -240,7 +366,9 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
         if server_of(order.payee) != server_of(self.wallet_user):
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
-        if kind is not PaymentKind.WITHDRAWAL and not await self.can_be_paid(order.payee):
+        if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and not (
+            await self.can_be_paid(order.payee)
+        ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
 
@@ -263,6 +391,17 @@ class Payments:
         self, refusal: PaymentRefusal, order: PaymentOrder, *, available: str = ""
     ) -> PaymentRefused:
         return self.refused(refusal, order.money, payer=order.payer, payee=order.payee, available=available)
+
+
+def in_history_of(user: UserId) -> ColumnElement[bool]:
+    """What the user paid or got as a person, not as the owner of a merchant."""
+    # Constants, not parameters: only so does PostgreSQL see that its partial indices fit.
+    not_as_payer, not_as_payee = text("merchant_side <> 'payer'"), text("merchant_side <> 'payee'")
+    return or_(and_(payments.c.payer == user, not_as_payer), and_(payments.c.payee == user, not_as_payee))
+
+
+def _spending(order: PaymentOrder) -> Spending:
+    return Spending(id=order.id, payer=order.payer, money=order.money, authority=order.authority)
 
 
 def _is_same(earlier: PaymentRecord, order: PaymentOrder, kind: PaymentKind) -> bool:

@@ -12,7 +12,7 @@ from wallet_appservice.payments.records import Movement, PaymentState
 def sign_receipt(
     movement: Movement, *, state: PaymentState, at_ms: int, wallet: UserId, key: SigningKey
 ) -> dict[str, Any]:
-    """The block `dev.weft.receipt`; memo, room and `of` are left out when there is none."""
+    """The block `dev.weft.receipt`; memo, room, `of` and `merchant` are left out when there is none."""
     receipt: dict[str, Any] = {
         "id": movement.id,
         "kind": movement.kind.value,
@@ -30,4 +30,6 @@ def sign_receipt(
         receipt["room_id"] = movement.room_id
     if movement.of is not None:
         receipt["of"] = movement.of
+    if movement.merchant is not None:
+        receipt["merchant"] = {"id": movement.merchant.id, "name": movement.merchant.name}
     return sign_json(receipt, signer=wallet, key=key)

@@ -32,6 +32,11 @@ class PaymentKind(StrEnum):
     """What somebody found in a red packet; its payer is the wallet, and `of` names the packet's payment."""
     RETURN = "return"
     """What nobody took, given back to whom it came from; its payer is the wallet."""
+    PURCHASE = "purchase"
+    """Money paid to a merchant, for an order or by a payment code; its payee is the merchant's owner, and
+    the money the merchant's."""
+    PAYOUT = "payout"
+    """Money that a merchant's owner takes out of the merchant's account."""
 
 
 class PaymentState(StrEnum):
@@ -65,6 +70,28 @@ class Authority(StrEnum):
     """A session, and the PIN or a passkey for this very payment."""
     OPERATOR = "operator"
     """The operator's own command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantName:
+    """The merchant in a payment, as its receipt names it."""
+
+    id: str
+    name: str
+
+
+class MerchantSide(StrEnum):
+    """Whose place the merchant takes in a payment: its owner is named there, but it isn't their money."""
+
+    NONE = ""
+    PAYER = "payer"
+    PAYEE = "payee"
+
+
+def merchant_side(kind: PaymentKind, merchant: MerchantName | None) -> MerchantSide:
+    if merchant is None:
+        return MerchantSide.NONE
+    return MerchantSide.PAYEE if kind is PaymentKind.PURCHASE else MerchantSide.PAYER
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +131,7 @@ class Movement:
     """The earlier payment that this one gives back, all or part."""
     hold_seconds: int | None = None
     """For how long the money is only held, waiting for the payee's acceptance; None moves it at once."""
+    merchant: MerchantName | None = None
     needs_room: bool = True
     """Whether a room that the payer or the wallet has left is a reason to refuse; else people are told
     directly."""
@@ -126,10 +154,21 @@ class PaymentRecord:
     receipt: Mapping[str, Any]
     subject: str = ""
     of: TransferId | None = None
+    merchant: MerchantName | None = None
     expires_at_ms: int | None = None
     """When a pending payment goes back; kept when it has ended."""
     end_receipt: Mapping[str, Any] | None = None
     """The receipt of how a pending payment ended."""
+
+    @property
+    def people(self) -> tuple[UserId, ...]:
+        """In whose personal history it stands: payer and payee, but for a merchant's owner."""
+        side = merchant_side(self.kind, self.merchant)
+        return tuple(
+            user
+            for user, own_side in ((self.payer, MerchantSide.PAYER), (self.payee, MerchantSide.PAYEE))
+            if side is not own_side
+        )
 
 
 @dataclass(frozen=True, slots=True)

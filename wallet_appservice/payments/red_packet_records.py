@@ -11,7 +11,7 @@ from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, deri
 from appservices.vocabulary.languages import language
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
-from wallet_appservice.payments.records import clean_memo
+from wallet_appservice.payments.records import Authority, clean_memo
 
 PACKET_SECONDS: Final = 24 * 3600
 """How long a red packet can be opened; what is left then goes back."""
@@ -52,6 +52,8 @@ class PacketOrder:
     is_equal: bool = False
     words: str = ""
     in_reply_to: EventId | None = None
+    authority: Authority = Authority.CHAT
+    """How the sender is known; no part of what makes the packet itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Final, Protocol
 
 from appservices.chassis.clock import Clock
@@ -20,6 +21,7 @@ from appservices.vocabulary.money import CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import NewAccount
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.limits import Admission, Spending
 from wallet_appservice.payments.records import Movement, PaymentKind
 from wallet_appservice.payments.red_packet_openings import Found, Opened, Openings, TellOpened
 from wallet_appservice.payments.red_packet_records import (
@@ -105,6 +107,16 @@ class RedPackets:
         if filled is not None:
             await self._till.write(tell(filled))
             return filled
+        admitted = await self._payments.gate.admit(
+            Spending(id=order.id, payer=order.sender, money=order.money, authority=order.authority)
+        )
+        if isinstance(admitted, PaymentRefused):
+            await self._till.write(tell(admitted))
+            return admitted
+        with closing(admitted):
+            return await self._filled(order, admitted, tell)
+
+    async def _filled(self, order: PacketOrder, admission: Admission, tell: TellFilled) -> Filled:
         packet = new_packet(order, now_ms=self._clock())
         movement = Movement(
             id=packet.id,
@@ -123,7 +135,10 @@ class RedPackets:
             return tell(outcome if isinstance(outcome, PaymentRefused) else packet)
 
         outcome = await self._till.move(
-            movement, tell=tell_outcome, with_it=[store.insertion(packet_row(packet)), *messages]
+            movement,
+            tell=tell_outcome,
+            admission=admission,
+            once=[store.insertion(packet_row(packet)), *messages],
         )
         if isinstance(outcome, PaymentRefused):
             return outcome

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, known
 
 
 class PaymentRefusal(StrEnum):
@@ -24,9 +24,17 @@ class PaymentRefusal(StrEnum):
     PAYEE_IS_PAYER = "payee_is_payer"
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
+    OWN_LIMIT = "own_limit"
+    DAY_LIMIT = "day_limit"
     ROOM_UNKNOWN = "room_unknown"
     ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
+    CONFIRMATION_NEEDED = "confirmation_needed"
+    PIN_NOT_SET = "pin_not_set"
+    PIN_LOCKED = "pin_locked"
+    PIN_WRONG = "pin_wrong"
+    PASSKEY_WRONG = "passkey_wrong"
+    TOO_BUSY = "too_busy"
     # Of payments that wait for acceptance, and of refunds.
     HOLD_OVER = "hold_over"
     PAYMENT_UNKNOWN = "payment_unknown"
@@ -55,7 +63,7 @@ class PaymentRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """How a refusal is told: HTTP status, Matrix error code, and a sentence for people."""
+    """How a refusal is told: HTTP status, Matrix error code, and a known sentence for people."""
 
     http_status: int
     errcode: str
@@ -63,48 +71,74 @@ class Outside:
 
 
 REFUSALS = {
-    PaymentRefusal.ID_INVALID: Outside(400, "M_INVALID_PARAM", "A payment's id is 32 lower-case hex digits."),
+    PaymentRefusal.ID_INVALID: Outside(
+        400, "M_INVALID_PARAM", known("A payment's id is 32 lower-case hex digits.")
+    ),
     PaymentRefusal.ID_TAKEN: Outside(
-        409, "DEV_WEFT_ID_TAKEN", "This id was used for another payment already; nothing was paid."
+        409, "DEV_WEFT_ID_TAKEN", known("This id was used for another payment already; nothing was paid.")
     ),
     PaymentRefusal.PAYER_ELSEWHERE: Outside(
-        403, "M_FORBIDDEN", "This wallet keeps accounts for the people of {server} only."
+        403, "M_FORBIDDEN", known("This wallet keeps accounts for the people of {server} only.")
     ),
     PaymentRefusal.PAYER_UNKNOWN: Outside(
-        404, "DEV_WEFT_PAYER_UNKNOWN", "{payer} has no account in this wallet."
+        404, "DEV_WEFT_PAYER_UNKNOWN", known("{payer} has no account in this wallet.")
     ),
     PaymentRefusal.CURRENCY_UNKNOWN: Outside(
-        400, "DEV_WEFT_CURRENCY_UNKNOWN", "This wallet keeps {currencies}."
+        400, "DEV_WEFT_CURRENCY_UNKNOWN", known("This wallet keeps {currencies}.")
     ),
     PaymentRefusal.AMOUNT_INVALID: Outside(
-        400, "DEV_WEFT_AMOUNT_INVALID", "An amount is more than zero, in whole minor units."
+        400, "DEV_WEFT_AMOUNT_INVALID", known("An amount is more than zero, in whole minor units.")
     ),
     PaymentRefusal.AMOUNT_TOO_LARGE: Outside(
-        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "One payment can move {payment_max} at most."
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("One payment can move {payment_max} at most.")
     ),
     PaymentRefusal.MEMO_TOO_LONG: Outside(
-        400, "DEV_WEFT_MEMO_TOO_LONG", "A memo has {memo_length_max} characters at most."
+        400, "DEV_WEFT_MEMO_TOO_LONG", known("A memo has {memo_length_max} characters at most.")
     ),
     PaymentRefusal.PAYEE_INVALID: Outside(
-        400, "DEV_WEFT_PAYEE_UNKNOWN", "A payee is a Matrix user, such as @bob:{server}."
+        400, "DEV_WEFT_PAYEE_UNKNOWN", known("A payee is a Matrix user, such as @bob:{server}.")
     ),
-    PaymentRefusal.PAYEE_IS_PAYER: Outside(400, "DEV_WEFT_PAYEE_IS_PAYER", "You can't pay yourself."),
+    PaymentRefusal.PAYEE_IS_PAYER: Outside(400, "DEV_WEFT_PAYEE_IS_PAYER", known("You can't pay yourself.")),
     PaymentRefusal.PAYEE_ELSEWHERE: Outside(
         400,
         "DEV_WEFT_PAYEE_ELSEWHERE",
-        "{payee} has an account on another server, and this wallet pays people of {server} only.",
+        known("{payee} has an account on another server, and this wallet pays people of {server} only."),
     ),
     PaymentRefusal.PAYEE_UNKNOWN: Outside(
-        404, "DEV_WEFT_PAYEE_UNKNOWN", "There is no user {payee} here to pay."
+        404, "DEV_WEFT_PAYEE_UNKNOWN", known("There is no user {payee} here to pay.")
+    ),
+    PaymentRefusal.OWN_LIMIT: Outside(
+        403,
+        "DEV_WEFT_OWN_LIMIT",
+        "Your own limit for one payment is {own_max}; you can change it in the Wallet, under Security.",
+    ),
+    PaymentRefusal.DAY_LIMIT: Outside(
+        403, "DEV_WEFT_DAY_LIMIT", "You can pay {day_max} a day, and {day_left} of it is left for today."
     ),
     PaymentRefusal.ROOM_UNKNOWN: Outside(
-        403, "M_FORBIDDEN", "You and the wallet must both be in the room that a receipt goes to."
+        403, "M_FORBIDDEN", known("You and the wallet must both be in the room that a receipt goes to.")
     ),
     PaymentRefusal.ACCOUNT_FULL: Outside(
-        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "That is more than an account can hold."
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("That is more than an account can hold.")
     ),
     PaymentRefusal.BALANCE_TOO_LOW: Outside(
-        402, "DEV_WEFT_BALANCE_TOO_LOW", "That is more than you have: you can pay {available} at most."
+        402, "DEV_WEFT_BALANCE_TOO_LOW", known("That is more than you have: you can pay {available} at most.")
+    ),
+    PaymentRefusal.CONFIRMATION_NEEDED: Outside(
+        403, "DEV_WEFT_CONFIRMATION_NEEDED", "This needs your PIN or a passkey."
+    ),
+    PaymentRefusal.PIN_NOT_SET: Outside(
+        403, "DEV_WEFT_PIN_NOT_SET", "You have no PIN; set one in the Wallet, under Security."
+    ),
+    PaymentRefusal.PIN_LOCKED: Outside(
+        429, "DEV_WEFT_PIN_LOCKED", "After several wrong PINs yours is locked until {until}."
+    ),
+    PaymentRefusal.PIN_WRONG: Outside(403, "DEV_WEFT_PIN_WRONG", "That PIN is not right."),
+    PaymentRefusal.PASSKEY_WRONG: Outside(
+        403, "DEV_WEFT_PASSKEY_WRONG", "This passkey could not be checked; try again, or take your PIN."
+    ),
+    PaymentRefusal.TOO_BUSY: Outside(
+        429, "M_LIMIT_EXCEEDED", "Too many PINs are being checked at this moment; try again."
     ),
     PaymentRefusal.HOLD_OVER: Outside(
         409, "DEV_WEFT_NOT_PENDING", "This payment does not wait to be accepted any more."
@@ -180,7 +214,8 @@ class PaymentRefused:
     @property
     def sentence(self) -> str:
         """In the language that is spoken when it is read."""
-        return _(REFUSALS[self.refusal].sentence).format_map(self.words)
+        places = {name: isolated(word) for name, word in self.words.items()}
+        return _(REFUSALS[self.refusal].sentence).format_map(places)
 
     @property
     def is_private(self) -> bool:
@@ -192,4 +227,15 @@ class PaymentRefused:
         return cls(refusal, words)
 
 
-_PRIVATE = frozenset({PaymentRefusal.BALANCE_TOO_LOW, PaymentRefusal.REFUND_TOO_LARGE})
+_PRIVATE = frozenset(
+    {
+        PaymentRefusal.BALANCE_TOO_LOW,
+        PaymentRefusal.OWN_LIMIT,
+        PaymentRefusal.DAY_LIMIT,
+        PaymentRefusal.CONFIRMATION_NEEDED,
+        PaymentRefusal.PIN_NOT_SET,
+        PaymentRefusal.PIN_LOCKED,
+        PaymentRefusal.PIN_WRONG,
+        PaymentRefusal.REFUND_TOO_LARGE,
+    }
+)

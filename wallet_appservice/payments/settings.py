@@ -1,12 +1,17 @@
-"""What people choose for their own wallet. A choice that was not made is the operator's."""
+"""What people have chosen for themselves: names and texts, which those use cases judge that own them.
+
+A choice that was not made is the operator's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
-from appservices.chassis.database import Database, Write
+from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.vocabulary.ids import UserId
 from wallet_appservice.storage.settings_tables import wallet_settings
 
@@ -14,44 +19,71 @@ ACCEPTANCE: Final = "acceptance"
 VALUE_LENGTH_MAX: Final = 4_000
 _ON, _OFF = "on", "off"
 
+TRIES_MAX: Final = 5
+_SELECT: Final = select(wallet_settings.c.name, wallet_settings.c.value).where(
+    wallet_settings.c.user_id == bindparam("of_user")
+)
+_DELETE: Final = delete(wallet_settings).where(
+    wallet_settings.c.user_id == bindparam("of_user"), wallet_settings.c.name == bindparam("of_name")
+)
+_INSERT: Final = insert(wallet_settings)
+
 
 class Settings:
-    """Everybody's choices, by name; each name has accessors of its type here."""
+    """The settings of all users, in the wallet's database."""
 
-    def __init__(self, database: Database, *, acceptance: bool) -> None:
+    def __init__(self, database: Database, *, acceptance: bool = False) -> None:
         """`acceptance` is what the operator has set for all."""
         self._database = database
         self._acceptance_of_all = acceptance
-
-    async def waits_for_acceptance(self, user: UserId) -> bool:
-        """Whether payments to this person wait until they accept them: the operator's wish, or their own."""
-        return self._acceptance_of_all or await self.value(user, ACCEPTANCE) == _ON
 
     @property
     def acceptance_of_all(self) -> bool:
         """Whether the operator lets everybody's incoming payments wait, whatever they choose."""
         return self._acceptance_of_all
 
-    def acceptance_writes(self, user: UserId, *, on: bool) -> tuple[Write, Write]:
-        return self.writes(user, ACCEPTANCE, _ON if on else _OFF)
+    async def waits_for_acceptance(self, user: UserId) -> bool:
+        """Whether payments to this person wait until they accept them: the operator's wish, or their own."""
+        return self._acceptance_of_all or (await self.of(user)).get(ACCEPTANCE) == _ON
 
-    async def value(self, user: UserId, name: str) -> str | None:
-        """What was chosen; None when nothing was."""
+    def acceptance_writes(self, user: UserId, *, on: bool) -> Sequence[Write]:
+        """The choice, to be committed with what tells of it."""
+        return setting_writes(user, ACCEPTANCE, _ON if on else _OFF)
+
+    async def of(self, user: UserId) -> dict[str, str]:
+        """All that the user has chosen, by name; what is not there is as it is for everybody."""
         async with self._database.read() as work:
-            found = await work.execute(
-                select(wallet_settings.c.value).where(
-                    wallet_settings.c.user_id == user, wallet_settings.c.name == name
-                )
-            )
-            value: str | None = found.scalar_one_or_none()
-            return value
+            return await settings_of(work, user)
 
-    def writes(self, user: UserId, name: str, value: str) -> tuple[Write, Write]:
-        """What sets a choice, to be committed with what tells of it."""
-        if len(value) > VALUE_LENGTH_MAX:
-            raise ValueError(f"a setting has at most {VALUE_LENGTH_MAX} characters")
-        forget = delete(wallet_settings).where(
-            wallet_settings.c.user_id == user, wallet_settings.c.name == name
-        )
-        row = {"user_id": user, "name": name, "value": value}
-        return Write(forget, {}), Write(insert(wallet_settings), row)
+    async def set(self, user: UserId, name: str, value: str | None) -> None:
+        """Chooses; None takes the choice back."""
+        await change_settings(self._database, setting_writes(user, name, value))
+
+
+async def change_settings(database: Database, writes: Sequence[Write]) -> None:
+    """Commits writes that set something; the last of several at one moment counts."""
+    for left in range(TRIES_MAX - 1, -1, -1):
+        try:
+            async with database.begin() as work:
+                await work.apply(writes)
+                await work.commit()
+                return
+        except IntegrityError:
+            # The same setting was made at the same moment.
+            if not left:
+                raise
+
+
+async def settings_of(work: UnitOfWork, user: UserId) -> dict[str, str]:
+    """The same within a unit of work."""
+    return {row.name: row.value for row in await work.execute(_SELECT, {"of_user": user})}
+
+
+def setting_writes(user: UserId, name: str, value: str | None) -> Sequence[Write]:
+    """The choice as an effect of something else; None takes it back. Raises ValueError for one too long."""
+    if value is not None and len(value) > VALUE_LENGTH_MAX:
+        raise ValueError(f"a setting has at most {VALUE_LENGTH_MAX} characters")
+    writes = [Write(_DELETE, {"of_user": user, "of_name": name})]
+    if value is not None:
+        writes.append(Write(_INSERT, {"user_id": user, "name": name, "value": value}))
+    return writes

@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Row, bindparam, insert, select, update
 
 from appservices.chassis.database import Database, Write
-from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id
+from appservices.vocabulary.ids import AccountId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from appservices.vocabulary.signing import SigningKey
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger, Submission, SubmissionFailed
 from wallet_appservice.ledger.values import (
     Transfer,
     TransferCode,
@@ -32,8 +32,17 @@ from wallet_appservice.ledger.values import (
     voiding_of,
 )
 from wallet_appservice.payments.accounts import user_account
+from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.receipts import sign_receipt
-from wallet_appservice.payments.records import Ending, Movement, PaymentKind, PaymentRecord, PaymentState
+from wallet_appservice.payments.records import (
+    Ending,
+    MerchantName,
+    Movement,
+    PaymentKind,
+    PaymentRecord,
+    PaymentState,
+    merchant_side,
+)
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.storage.payment_tables import payments
 
@@ -56,6 +65,8 @@ _CODES: Final = {
     PaymentKind.RED_PACKET: TransferCode.RED_PACKET,
     PaymentKind.SHARE: TransferCode.RED_PACKET,
     PaymentKind.RETURN: TransferCode.RETURN,
+    PaymentKind.PURCHASE: TransferCode.PAYMENT,
+    PaymentKind.PAYOUT: TransferCode.PAYMENT,
 }
 # Any other refusal of the ledger is a bug of ours.
 _REFUSALS: Final = {
@@ -108,17 +119,43 @@ class Till:
         self._on_commit = on_commit
 
     async def move(
-        self, movement: Movement, *, tell: Tell = tell_nothing, with_it: Sequence[Write] = ()
+        self,
+        movement: Movement,
+        *,
+        tell: Tell = tell_nothing,
+        admission: Admission | None = None,
+        once: Sequence[Write] = (),
+        brief: bool = False,
     ) -> Outcome:
         """Moves the money, or holds it, or says why not. Raises LedgerUnavailable.
 
-        `with_it` is committed with the movement itself and never again, `tell` with each answer.
+        What a person spends has been admitted by the gate (limits.py); the admission ends here. `once` is
+        committed with the movement when it is made, and not again for a repetition. `brief` saves the looks
+        at the database that are there for words alone: what is available, in a refusal, and the record's
+        position. It is for use cases that find their payments by their own rows.
         """
+        if admission is None:
+            return await self._move(movement, tell, once, brief=brief)
+        try:
+            outcome = await self._move(movement, tell, (*admission.writes, *once), brief=brief)
+        except SubmissionFailed:
+            # Another process may have used the day's limit up since this one was admitted.
+            overtaken = await admission.overtaken()
+            if overtaken is None:
+                raise
+            return await self.tell_alone(overtaken, tell)
+        finally:
+            admission.end()
+        if isinstance(outcome, PaymentRecord):
+            await admission.made()
+        return outcome
+
+    async def _move(self, movement: Movement, tell: Tell, once: Sequence[Write], *, brief: bool) -> Outcome:
         try:
             announce = await self._announcer.prepare(movement)
         except RoomNotShared:
             return await self.tell_alone(PaymentRefused.because(PaymentRefusal.ROOM_UNKNOWN), tell)
-        available = await self._available_text(movement)
+        available = "" if brief else await self.available_text(movement.debit.id, movement.money.currency)
         outcomes: list[Outcome] = []
 
         def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
@@ -132,7 +169,7 @@ class Till:
             outcomes.append(record)
             if result.replayed:
                 return tell(record)
-            return [_insertion(record), *announce(record), *with_it, *tell(record)]
+            return [_insertion(record), *once, *announce(record), *tell(record)]
 
         # The ledger calls from a task of its own, which speaks no language.
         context = copy_context()
@@ -145,7 +182,7 @@ class Till:
             )
         )
         outcome = outcomes[0]
-        if isinstance(outcome, PaymentRecord):
+        if isinstance(outcome, PaymentRecord) and not brief:
             return await self.record(movement.id) or outcome
         return outcome
 
@@ -244,15 +281,17 @@ class Till:
             room_id=movement.room_id,
             subject=movement.subject,
             of=movement.of,
+            merchant=movement.merchant,
             expires_at_ms=None if held_ms is None else at_ms + held_ms,
             receipt=sign_receipt(
                 movement, state=state, at_ms=at_ms, wallet=self.wallet_user, key=self.signing_key
             ),
         )
 
-    async def _available_text(self, movement: Movement) -> str:
-        account = await self.ledger.account(movement.debit.id)
-        currency = self.currencies.get(movement.money.currency)
+    async def available_text(self, account_id: AccountId, code: CurrencyCode) -> str:
+        """What an account can spend, for people; "" in a currency that is not kept."""
+        account = await self.ledger.account(account_id)
+        currency = self.currencies.get(code)
         if currency is None:
             return ""
         return format_minor(account.available_minor if account is not None else 0, currency)
@@ -260,6 +299,7 @@ class Till:
 
 def record_of(row: Row[Any]) -> PaymentRecord:
     """A row of payments as a value."""
+    receipt = json.loads(row.receipt)
     return PaymentRecord(
         id=TransferId(row.id),
         position=row.position,
@@ -271,9 +311,10 @@ def record_of(row: Row[Any]) -> PaymentRecord:
         memo=row.memo,
         at_ms=row.at_ms,
         room_id=RoomId(row.room_id) if row.room_id else None,
-        receipt=json.loads(row.receipt),
+        receipt=receipt,
         subject=row.subject,
         of=TransferId(row.of_id) if row.of_id else None,
+        merchant=MerchantName(**receipt["merchant"]) if "merchant" in receipt else None,
         expires_at_ms=row.expires_at_ms,
         end_receipt=json.loads(row.end_receipt) if row.end_receipt else None,
     )
@@ -296,7 +337,11 @@ def _transfer(movement: Movement) -> Transfer:
 
 def _reference(movement: Movement) -> str:
     """Ties all that people see to the transfer, so that its id can't be used again with other content."""
-    further = (movement.subject, movement.of or "") if movement.subject or movement.of else ()
+    further: tuple[str, ...] = ()
+    if movement.subject or movement.of:
+        further = (movement.subject, movement.of or "")
+    if movement.merchant is not None:
+        further = (*further, movement.merchant.id)
     return derived_id("payment", movement.memo, movement.room_id or "", *further)
 
 
@@ -317,6 +362,8 @@ def _insertion(record: PaymentRecord) -> Write:
             "receipt": json.dumps(record.receipt, separators=(",", ":"), sort_keys=True),
             "subject": record.subject,
             "of_id": record.of,
+            "merchant_id": None if record.merchant is None else record.merchant.id,
+            "merchant_side": merchant_side(record.kind, record.merchant).value,
             "expires_at_ms": record.expires_at_ms,
         },
     )

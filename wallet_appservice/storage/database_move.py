@@ -18,7 +18,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from asyncpg import PostgresError
-from sqlalchemy import Column, Row, String, Table, collate, delete, event, func, inspect, select, text
+from sqlalchemy import (
+    Column,
+    Row,
+    String,
+    Table,
+    collate,
+    delete,
+    event,
+    func,
+    inspect,
+    literal,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -53,17 +67,20 @@ class CopiedTable:
 def wallet_database_tables() -> list[Table]:
     """All tables of the wallet's database, those that others point to first."""
     # The modules with tables must be loaded; the imports of this one do so for the ledger only.
-    from wallet_appservice.storage import (
+    from wallet_appservice.storage import (  # noqa: F401
+        audit_tables,
+        category_tables,
         ledger_checkpoints,
+        limit_tables,
+        merchant_tables,
         payment_tables,
+        proof_tables,
         red_packet_tables,
         refund_tables,
         request_tables,
         settings_tables,
     )
 
-    modules = (ledger_checkpoints, payment_tables, red_packet_tables, refund_tables, request_tables)
-    assert all(modules) and settings_tables.wallet_settings.metadata is wallet_tables.metadata
     return [*chassis_tables.metadata.sorted_tables, *wallet_tables.metadata.sorted_tables]
 
 
@@ -190,14 +207,16 @@ async def _copy(
 
 async def _pages(work: UnitOfWork, table: Table) -> AsyncIterator[Sequence[Row[Any]]]:
     """All rows in the order of the primary key."""
-    (key,) = table.primary_key.columns
+    keys = list(table.primary_key.columns)
     # SQLite compares bytes; a language's order, which PostgreSQL may have, is another one.
-    in_order = collate(key, _ORDER_OF_BYTES[work.connection.dialect.name]) if _is_text(key) else key
-    query = select(table).order_by(in_order).limit(PAGE_ROWS)
+    collation = _ORDER_OF_BYTES[work.connection.dialect.name]
+    in_order = [collate(key, collation) if _is_text(key) else key for key in keys]
+    query = select(table).order_by(*in_order).limit(PAGE_ROWS)
     page = (await work.execute(query)).all()
     while page:
         yield page
-        page = (await work.execute(query.where(in_order > getattr(page[-1], key.name)))).all()
+        last = [literal(getattr(page[-1], key.name), key.type) for key in keys]
+        page = (await work.execute(query.where(tuple_(*in_order) > tuple_(*last)))).all()
 
 
 async def _continue_numbers(reading: UnitOfWork, writing: UnitOfWork, table: Table) -> None:

@@ -8,7 +8,7 @@ the transaction that SQLAlchemy has begun. Ids are hex digits on this side, as e
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, Protocol
@@ -19,7 +19,9 @@ from sqlalchemy import Boolean, Column, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wallet_appservice.storage.ledger_tables import LedgerIdType
+from wallet_appservice.ledger.view import ChangedSums
+from wallet_appservice.storage.ledger_chain import ChainEnd
+from wallet_appservice.storage.ledger_tables import LedgerIdType, ledger_refusals, ledger_transfers
 
 LOOKUP_SIZES: Final = (1, 8, 64, 512, 4_096, 30_000)
 """How many ids one SELECT on SQLite may have; few sizes, so that the statements stay prepared. SQLite takes
@@ -45,6 +47,18 @@ class Bulk(Protocol):
 
     async def delete(self, table: Table, key: str, ids: Collection[str]) -> None: ...
 
+    async def look_up(self, ids: Collection[str]) -> tuple[ChainEnd | None, bool]:
+        """The chain's end, and whether there is a transfer or a refusal of any of the ids: mostly there is
+        none, and no row has to be read."""
+        ...
+
+    async def end_batch(
+        self, changed: Sequence[ChangedSums], *, position: int, chain_row: Mapping[str, Any]
+    ) -> int:
+        """Sets the sums of accounts, in the order given, as far as they are what they were before; the
+        ledger's position; and the batch's row of the chain. Returns how many accounts it has set."""
+        ...
+
 
 async def bulk_of(connection: AsyncConnection) -> Bulk:
     """Bulk operations in the connection's transaction, in which a statement has run already."""
@@ -56,6 +70,42 @@ async def bulk_of(connection: AsyncConnection) -> Bulk:
     raise TypeError(f"the ledger has no bulk operations for {type(driver).__name__}")
 
 
+_CHAIN_END: Final = "SELECT number, last_position, link FROM ledger_chain ORDER BY number DESC LIMIT 1"
+_SUM_NAMES: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+# Counted, not only tried for one: for that PostgreSQL would rather read the tables from their beginning.
+_LOOK_UP: Final = """
+SELECT number, last_position, link,
+    (SELECT count(*) FROM unnest($1::text::uuid[]) AS wanted(id) JOIN ledger_transfers AS found ON found.id = wanted.id)
+    + (SELECT count(*) FROM unnest($1::text::uuid[]) AS wanted(id) JOIN ledger_refusals AS found ON found.id = wanted.id)
+FROM ledger_chain ORDER BY number DESC LIMIT 1
+"""  # noqa: E501
+# One statement, because each costs a way to the server and back while nobody else may write.
+_END_BATCH: Final = """
+WITH changed AS (
+    UPDATE ledger_accounts AS old
+    SET debits_pending = new.a1, debits_posted = new.a2, credits_pending = new.a3, credits_posted = new.a4
+    FROM unnest($1::text::uuid[],
+        $2::text::bigint[], $3::text::bigint[], $4::text::bigint[], $5::text::bigint[],
+        $6::text::bigint[], $7::text::bigint[], $8::text::bigint[], $9::text::bigint[]
+    ) AS new(id, b1, b2, b3, b4, a1, a2, a3, a4)
+    WHERE old.id = new.id AND old.debits_pending = new.b1 AND old.debits_posted = new.b2
+        AND old.credits_pending = new.b3 AND old.credits_posted = new.b4
+    RETURNING 1
+), head AS (
+    UPDATE ledger_head SET position = $10 WHERE id = 1
+), chain AS (
+    INSERT INTO ledger_chain (number, first_position, last_position, account_ids, marks, hash, link)
+    VALUES ($11, $12, $13, $14, $15, $16, $17)
+)
+SELECT count(*) FROM changed
+"""
+_SET_SUMS: Final = (
+    f"UPDATE ledger_accounts SET {', '.join(f'{name} = ?' for name in _SUM_NAMES)} "
+    f"WHERE id = ? AND {' AND '.join(f'{name} = ?' for name in _SUM_NAMES)}"
+)
+_SET_HEAD: Final = "UPDATE ledger_head SET position = ? WHERE id = 1"
+
+
 class _PostgresqlBulk:
     def __init__(self, driver: asyncpg.Connection[asyncpg.Record]) -> None:
         self._driver = driver
@@ -65,13 +115,13 @@ class _PostgresqlBulk:
             return []
         # Not `key = ANY(array)`: a plan that scans would compare every row with every id.
         statement = (
-            f"SELECT {_list(table.columns.keys(), 'found')} FROM unnest($1::uuid[]) AS wanted(id) "
+            f"SELECT {_list(table.columns.keys(), 'found')} FROM unnest($1::text::uuid[]) AS wanted(id) "
             f"JOIN {table.name} AS found ON found.{key} = wanted.id"
         )
         if lock:
             statement += f" ORDER BY found.{key} FOR UPDATE OF found"
         with self._telling_disconnects():
-            rows = await self._driver.fetch(statement, list(ids))
+            rows = await self._driver.fetch(statement, _array(ids))
         return _decoded(table, rows, _hex_of_uuid)
 
     async def insert(self, table: Table, rows: Collection[Values]) -> None:
@@ -96,11 +146,31 @@ class _PostgresqlBulk:
     async def delete(self, table: Table, key: str, ids: Collection[str]) -> None:
         if ids:
             statement = (
-                f"DELETE FROM {table.name} AS old USING unnest($1::uuid[]) AS gone(id) "
+                f"DELETE FROM {table.name} AS old USING unnest($1::text::uuid[]) AS gone(id) "
                 f"WHERE old.{key} = gone.id"
             )
             with self._telling_disconnects():
-                await self._driver.execute(statement, list(ids))
+                await self._driver.execute(statement, _array(ids))
+
+    async def look_up(self, ids: Collection[str]) -> tuple[ChainEnd | None, bool]:
+        with self._telling_disconnects():
+            row = await self._driver.fetchrow(_LOOK_UP, _array(ids))
+        if row is None:
+            return None, True
+        number, last_position, link, known_count = row
+        return ChainEnd(number, last_position, link), known_count > 0
+
+    async def end_batch(
+        self, changed: Sequence[ChangedSums], *, position: int, chain_row: Mapping[str, Any]
+    ) -> int:
+        columns: Sequence[Sequence[object]] = list(
+            zip(*((id, *before, *after) for id, before, after in changed), strict=True)
+        )
+        with self._telling_disconnects():
+            count: int = await self._driver.fetchval(
+                _END_BATCH, *map(_array, columns or [()] * 9), position, *chain_row.values()
+            )
+        return count
 
     @contextmanager
     def _telling_disconnects(self) -> Iterator[None]:
@@ -120,18 +190,7 @@ class _SqliteBulk:
         self._driver = driver
 
     async def find(self, table: Table, key: str, ids: Collection[str], *, lock: bool = False) -> list[Any]:
-        # In order, because neighbours in the index are neighbours on the disk.
-        keys = sorted(map(bytes.fromhex, ids))
-        rows: list[Sequence[Any]] = []
-        for start in range(0, len(keys), LOOKUP_SIZES[-1]):
-            page = keys[start : start + LOOKUP_SIZES[-1]]
-            size = next(size for size in LOOKUP_SIZES if size >= len(page))
-            page += page[-1:] * (size - len(page))
-            statement = (
-                f"SELECT {_list(table.columns.keys())} FROM {table.name} "
-                f"WHERE {key} IN ({', '.join('?' * size)})"
-            )
-            rows += await self._driver.execute_fetchall(statement, page)
+        rows = await self._rows(_list(table.columns.keys()), table, key, ids)
         return _decoded(table, rows, bytes.hex)
 
     async def insert(self, table: Table, rows: Collection[Values]) -> None:
@@ -152,9 +211,43 @@ class _SqliteBulk:
             keys = sorted(map(bytes.fromhex, ids))
             await self._many(f"DELETE FROM {table.name} WHERE {key} = ?", [(key,) for key in keys])
 
-    async def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    async def look_up(self, ids: Collection[str]) -> tuple[ChainEnd | None, bool]:
+        ends = list(await self._driver.execute_fetchall(_CHAIN_END))
+        end = ChainEnd(*ends[0]) if ends else None
+        for table in (ledger_transfers, ledger_refusals):
+            if await self._rows("1", table, "id", ids):
+                return end, True
+        return end, False
+
+    async def end_batch(
+        self, changed: Sequence[ChangedSums], *, position: int, chain_row: Mapping[str, Any]
+    ) -> int:
+        rows = [(*after, bytes.fromhex(id), *before) for id, before, after in changed]
+        count = await self._many(_SET_SUMS, rows) if rows else 0
+        await self._driver.execute_fetchall(_SET_HEAD, (position,))
+        names = list(chain_row)
+        statement = f"INSERT INTO ledger_chain ({_list(names)}) VALUES ({', '.join('?' * len(names))})"
+        await self._driver.execute_fetchall(statement, list(chain_row.values()))
+        return count
+
+    async def _rows(self, what: str, table: Table, key: str, ids: Collection[str]) -> list[Sequence[Any]]:
+        # In order, because neighbours in the index are neighbours on the disk.
+        keys = sorted(map(bytes.fromhex, ids))
+        rows: list[Sequence[Any]] = []
+        for start in range(0, len(keys), LOOKUP_SIZES[-1]):
+            page = keys[start : start + LOOKUP_SIZES[-1]]
+            size = next(size for size in LOOKUP_SIZES if size >= len(page))
+            page += page[-1:] * (size - len(page))
+            statement = f"SELECT {what} FROM {table.name} WHERE {key} IN ({', '.join('?' * size)})"
+            rows += await self._driver.execute_fetchall(statement, page)
+        return rows
+
+    async def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Returns how many rows it has changed."""
         cursor = await self._driver.executemany(statement, rows)
+        count = cursor.rowcount
         await cursor.close()
+        return count
 
 
 def _decoded(table: Table, rows: Sequence[Sequence[Any]], hex_of: Callable[[Any], str]) -> list[Any]:
@@ -186,6 +279,16 @@ def _with_bytes(table: Table, names: Sequence[str], rows: Collection[Values]) ->
     return encoded
 
 
+def _type(column: Column[Any]) -> str:
+    return column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+
+
+def _array(values: Iterable[object]) -> str:
+    """As PostgreSQL writes an array of ids or numbers. To bind lists, the driver asks every single element
+    whether it is a list itself, which takes longer than the database does."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
 def _hex_of_uuid(value: Any) -> str:
     digits: str = value.hex
     return digits
@@ -204,8 +307,3 @@ def _places(table: Table, names: tuple[str, ...], type_: type[Any]) -> tuple[int
 
 def _list(names: Sequence[str], alias: str = "") -> str:
     return ", ".join(f"{alias}.{name}" if alias else name for name in names)
-
-
-@cache
-def _type(column: Column[Any]) -> str:
-    return column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ removed or added row of transfers or accounts breaks it; `chain_check` tells whe
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -16,7 +16,6 @@ from sqlalchemy import (
     LargeBinary,
     Row,
     Table,
-    insert,
     select,
 )
 
@@ -28,7 +27,7 @@ from wallet_appservice.ledger.chain import (
     next_link,
     transfer_record,
 )
-from wallet_appservice.ledger.values import Account, StoredTransfer
+from wallet_appservice.ledger.values import Account
 from wallet_appservice.ledger.view import Changes
 from wallet_appservice.storage.metadata import metadata
 
@@ -52,7 +51,6 @@ ledger_chain = Table(
     CheckConstraint("last_position >= first_position - 1", name="ledger_chain_positions_in_order"),
 )
 
-_INSERT = insert(ledger_chain)
 _LAST = (
     select(ledger_chain.c.number, ledger_chain.c.last_position, ledger_chain.c.link)
     .order_by(ledger_chain.c.number.desc())
@@ -64,28 +62,28 @@ class ChainBroken(Exception):
     """The chain does not end where the ledger does, and nothing is added; the message is one sentence."""
 
 
-async def extend_chain(work: UnitOfWork, changes: Changes) -> None:
-    """Adds a batch's row to the chain, inside the transaction that holds the ledger's lock."""
-    if not changes.transfers and not changes.opened:
-        return
-    last = (await work.execute(_LAST)).one_or_none()
+class ChainEnd(NamedTuple):
+    """The last batch."""
+
+    number: int
+    last_position: int
+    link: bytes
+
+
+def next_row(end: ChainEnd | None, changes: Changes) -> dict[str, Any]:
+    """The row of a batch that follows the last one, read under the ledger's lock. Raises ChainBroken."""
     before = changes.position - len(changes.transfers)
-    if last is None or last.last_position != before:
-        end = "is missing" if last is None else f"ends at transfer {last.last_position}"
+    if end is None or end.last_position != before:
+        words = "is missing" if end is None else f"ends at transfer {end.last_position}"
         raise ChainBroken(
-            f"the ledger ends at transfer {before}, but its chain {end}: run weft wallet verify"
+            f"the ledger ends at transfer {before}, but its chain {words}: run weft wallet verify"
         )
-    records = [record_of_account(account) for account in changes.opened]
-    records += [record_of_transfer(stored) for stored in changes.transfers]
-    await work.execute(
-        _INSERT,
-        chain_row(
-            last.number + 1,
-            first_position=before + 1,
-            account_ids=[account.id for account in changes.opened],
-            records=records,
-            previous=last.link,
-        ),
+    return chain_row(
+        end.number + 1,
+        first_position=before + 1,
+        account_ids=[account.id for account in changes.opened],
+        records=[*map(record_of_account, changes.opened), *changes.records],
+        previous=end.link,
     )
 
 
@@ -122,39 +120,6 @@ def record_of_account(account: Account | Row[Any]) -> bytes:
     )
 
 
-def record_of_transfer(stored: StoredTransfer) -> bytes:
-    transfer = stored.transfer
-    return transfer_record(
-        position=stored.position,
-        id=transfer.id,
-        debit_account_id=transfer.debit_account_id,
-        credit_account_id=transfer.credit_account_id,
-        amount_minor=transfer.amount_minor,
-        currency=transfer.currency,
-        code=transfer.code,
-        mode=transfer.mode,
-        pending_id=transfer.pending_id,
-        timeout_seconds=transfer.timeout_seconds,
-        linked=transfer.linked,
-        reference=transfer.reference,
-        at_ms=stored.at_ms,
-    )
-
-
 def record_of_row(row: Row[Any]) -> bytes:
     """Of a row of ledger_transfers."""
-    return transfer_record(
-        position=row.position,
-        id=row.id,
-        debit_account_id=row.debit_account_id,
-        credit_account_id=row.credit_account_id,
-        amount_minor=row.amount_minor,
-        currency=row.currency,
-        code=row.code,
-        mode=row.mode,
-        pending_id=row.pending_id,
-        timeout_seconds=row.timeout_seconds,
-        linked=row.linked,
-        reference=row.reference,
-        at_ms=row.at_ms,
-    )
+    return transfer_record(row, row.position, row.at_ms)

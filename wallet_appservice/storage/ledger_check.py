@@ -28,6 +28,7 @@ from wallet_appservice.storage.ledger_tables import (
     ledger_refusals,
     ledger_transfers,
 )
+from wallet_appservice.storage.payment_check import check_payments
 
 PAGE_ROWS: Final = 5_000
 CHAIN_PAGE_ROWS: Final = 200
@@ -152,6 +153,7 @@ class _Check:
             self._compare(row)
         await self._check_open_pending()
         await self._check_refusals()
+        await check_payments(self._work)
         self._check_zero_sums()
         self._checkpoints.finish(self._position)
         self._on_progress(self._total, self._total)

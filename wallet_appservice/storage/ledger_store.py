@@ -17,15 +17,10 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
-    String,
     bindparam,
-    cast,
-    func,
     select,
     text,
-    true,
     union_all,
-    update,
 )
 
 from appservices.chassis.database import Database, UnitOfWork, Write
@@ -43,12 +38,11 @@ from wallet_appservice.ledger.values import (
 )
 from wallet_appservice.ledger.view import Changes, Loaded, StoredRefusal, Wanted
 from wallet_appservice.storage.database_errors import is_disconnect, is_passing
-from wallet_appservice.storage.ledger_bulk import Values, bulk_of
-from wallet_appservice.storage.ledger_chain import extend_chain
+from wallet_appservice.storage.ledger_bulk import Bulk, Values, bulk_of
+from wallet_appservice.storage.ledger_chain import ChainEnd, next_row
 from wallet_appservice.storage.ledger_tables import (
     HEAD_ID,
     ledger_accounts,
-    ledger_head,
     ledger_open_pending,
     ledger_refusals,
     ledger_transfers,
@@ -62,7 +56,13 @@ OUTCOME_SECONDS_MAX: Final = 20
 """How long PostgreSQL is asked whether a commit took place whose answer was lost."""
 OUTCOME_PAUSE_SECONDS: Final = 0.2
 
+PENDING: Final = TransferMode.PENDING
+
 logger = logging.getLogger(__name__)
+
+
+class SumsDiffer(Exception):
+    """An account does not hold what the batch was judged by."""
 
 
 class SqlLedgerStore:
@@ -132,6 +132,10 @@ class _SqlBatch:
         self._database = database
         self._work = work
         self._transaction_id: str | None = None
+        self._head: int | None = None
+        """The ledger's last position, once it is locked."""
+        self._chain_end: ChainEnd | None = None
+        self._bulk: Bulk | None = None
 
     async def load(self, wanted: Wanted) -> Loaded:
         try:
@@ -147,6 +151,9 @@ class _SqlBatch:
             async with _patience(self._database):
                 await self._write(changes)
                 await self._work.apply(effects)
+        except SumsDiffer as error:
+            # The same batch, judged by what is there now, may be right.
+            raise StoreBusy(_words(error)) from error
         except Exception as error:
             await self._give_up(error)
             raise _failure(error) from error
@@ -162,12 +169,19 @@ class _SqlBatch:
         self.is_durable = True
 
     async def _load(self, wanted: Wanted) -> Loaded:
-        position = await self._lock()
-        bulk = await bulk_of(self._work.connection)
+        if self._head is None:
+            self._head = await self._lock()
+        position = self._head
+        bulk = self._bulk = self._bulk or await bulk_of(self._work.connection)
         accounts = await bulk.find(ledger_accounts, "id", wanted.account_ids, lock=True)
-        transfers = await bulk.find(ledger_transfers, "id", wanted.transfer_ids | wanted.pending_ids)
-        endings = await bulk.find(ledger_transfers, "pending_id", wanted.pending_ids)
-        refusals = await bulk.find(ledger_refusals, "id", wanted.transfer_ids)
+        self._chain_end, are_known = await bulk.look_up(wanted.transfer_ids)
+        transfers: list[Any] = []
+        endings: list[Any] = []
+        refusals: list[Any] = []
+        if are_known or wanted.pending_ids:
+            transfers = await bulk.find(ledger_transfers, "id", wanted.transfer_ids | wanted.pending_ids)
+            endings = await bulk.find(ledger_transfers, "pending_id", wanted.pending_ids)
+            refusals = await bulk.find(ledger_refusals, "id", wanted.transfer_ids)
         ended_by = {row.pending_id: row.mode for row in endings}
         return Loaded(
             accounts=[_account(row) for row in accounts],
@@ -186,30 +200,39 @@ class _SqlBatch:
 
     async def _lock(self) -> int:
         if self._database.is_sqlite:
-            head = (await self._work.execute(_HEAD)).one()
+            head = (await self._work.connection.exec_driver_sql(_HEAD)).one()
         else:
-            head = (await self._work.execute(_LOCK_HEAD)).one()
+            head = (await self._work.connection.exec_driver_sql(_LOCK_HEAD)).one()
             self._transaction_id = head.transaction_id
         return int(head.position)
 
     async def _write(self, changes: Changes) -> None:
-        bulk = await bulk_of(self._work.connection)
+        bulk = self._bulk
+        assert bulk is not None, "a batch is loaded before it is written"
         transfers = changes.transfers
         ended = {item.transfer.pending_id for item in transfers if item.transfer.pending_id is not None}
         opened = [
             (stored.transfer.id, stored.position, stored.expires_at_ms)
             for stored in transfers
-            if stored.transfer.mode is TransferMode.PENDING and stored.transfer.id not in ended
+            if stored.transfer.mode is PENDING and stored.transfer.id not in ended
         ]
-        await bulk.insert(ledger_accounts, [_account_values(account) for account in changes.opened])
-        await bulk.update(ledger_accounts, _SUMS, [_sums_values(account) for account in changes.changed])
-        await bulk.insert(ledger_transfers, [_transfer_values(stored) for stored in transfers])
-        await bulk.insert(ledger_refusals, [_refusal_values(refusal) for refusal in changes.refusals])
-        await bulk.insert(ledger_open_pending, opened)
-        await bulk.delete(ledger_open_pending, "id", ended)
-        if changes.transfers:
-            await self._work.execute(_UPDATE_HEAD, {"new_position": changes.position})
-        await extend_chain(self._work, changes)
+        if changes.opened:
+            await bulk.insert(ledger_accounts, [_account_values(account) for account in changes.opened])
+        if transfers or changes.opened:
+            # One statement that keeps the database busy while the rest is made ready.
+            changed_count = await bulk.end_batch(
+                changes.changed, position=changes.position, chain_row=next_row(self._chain_end, changes)
+            )
+            if changed_count != len(changes.changed):
+                raise SumsDiffer("somebody else has changed an account, or removed it")
+        if transfers:
+            await bulk.insert(ledger_transfers, [_transfer_values(stored) for stored in transfers])
+        if changes.refusals:
+            await bulk.insert(ledger_refusals, [_refusal_values(refusal) for refusal in changes.refusals])
+        if opened:
+            await bulk.insert(ledger_open_pending, opened)
+        if ended:
+            await bulk.delete(ledger_open_pending, "id", ended)
 
     async def _give_up(self, error: Exception) -> None:
         """Drops a connection that does not answer, rather than ask it to roll back."""
@@ -289,19 +312,6 @@ def _account(row: Row[Any]) -> Account:
 
 def _account_values(account: Account) -> Values:
     return tuple(getattr(account, column.name) for column in ledger_accounts.columns)
-
-
-_SUMS: Final = ("id", "debits_pending", "debits_posted", "credits_pending", "credits_posted")
-
-
-def _sums_values(account: Account) -> Values:
-    return (
-        account.id,
-        account.debits_pending,
-        account.debits_posted,
-        account.credits_pending,
-        account.credits_posted,
-    )
 
 
 def _transfer_values(stored: StoredTransfer) -> Values:
@@ -385,21 +395,20 @@ _DUE = (
     .limit(bindparam("limit"))
 )
 
-_HEAD = select(ledger_head.c.position).where(ledger_head.c.id == HEAD_ID)
+_HEAD: Final = f"SELECT position FROM ledger_head WHERE id = {HEAD_ID}"
 # For this transaction alone. All is found by ids, so through an index: left to itself, PostgreSQL plans scans
 # while a table is small, and prepared statements keep to that when it has grown.
-_SETTINGS = {
+_SETTINGS: Final = {
     "lock_timeout": f"{LOCK_SECONDS_MAX}s",
     **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
 }
-_SET = select(*(func.set_config(name, value, True).label(name) for name, value in _SETTINGS.items())).cte()
+_SET: Final = ", ".join(
+    f"set_config('{name}', '{value}', true) AS {name}" for name, value in _SETTINGS.items()
+)
 # One statement: the rows are joined, and with that the settings made, before the head is locked.
-_LOCK_HEAD = (
-    _HEAD.add_columns(cast(func.pg_current_xact_id(), String).label("transaction_id"), _SET.c.lock_timeout)
-    .join(_SET, true())
-    .with_for_update(of=ledger_head)
-)
+_LOCK_HEAD: Final = f"""
+WITH settings AS (SELECT {_SET})
+SELECT head.position, CAST(pg_current_xact_id() AS text) AS transaction_id, settings.lock_timeout
+FROM ledger_head AS head CROSS JOIN settings WHERE head.id = {HEAD_ID} FOR UPDATE OF head
+"""
 _STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
-_UPDATE_HEAD = (
-    update(ledger_head).where(ledger_head.c.id == HEAD_ID).values(position=bindparam("new_position"))
-)

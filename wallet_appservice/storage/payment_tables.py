@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, Text, text
 
+from wallet_appservice.storage.ledger_tables import LedgerIdType
 from wallet_appservice.storage.metadata import metadata
 
 payments = Table(
@@ -26,12 +27,43 @@ payments = Table(
     Column("subject", String(64), nullable=False, server_default=""),
     # The id of the payment that this one gives back.
     Column("of_id", String(32)),
+    # The merchant whose money it was or became, and on which side the merchant stands: `payer` or `payee`.
+    Column("merchant_id", LedgerIdType),
+    Column("merchant_side", String(8), nullable=False, server_default=""),
     # Until when a pending payment waits for its payee; the receipt of how it ended, once it has.
     Column("expires_at_ms", BigInteger),
     Column("end_receipt", Text),
-    Index("payments_by_payer", "payer", "position"),
-    Index("payments_by_payee", "payee", "position"),
+    # A merchant's money is not its owner's, so what a shop takes does not slow its owner's history down.
+    Index(
+        "payments_by_payer",
+        "payer",
+        "position",
+        postgresql_where=text("merchant_side <> 'payer'"),
+        sqlite_where=text("merchant_side <> 'payer'"),
+    ),
+    Index(
+        "payments_by_payee",
+        "payee",
+        "position",
+        postgresql_where=text("merchant_side <> 'payee'"),
+        sqlite_where=text("merchant_side <> 'payee'"),
+    ),
+    Index(
+        "payments_by_merchant",
+        "merchant_id",
+        "position",
+        postgresql_where=text("merchant_id IS NOT NULL"),
+        sqlite_where=text("merchant_id IS NOT NULL"),
+    ),
     Index("payments_by_subject", "subject", "position"),
     Index("payments_by_of_id", "of_id"),
+    # An order is paid once, whatever the program believes.
+    Index(
+        "payments_purchase_once",
+        "subject",
+        unique=True,
+        postgresql_where=text("kind = 'purchase'"),
+        sqlite_where=text("kind = 'purchase'"),
+    ),
     Index("payments_by_expiry", "state", "expires_at_ms"),
 )

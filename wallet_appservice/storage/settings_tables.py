@@ -1,4 +1,4 @@
-"""What people have chosen for their own wallet, a value a name; what is not there is as the operator says."""
+"""What people have chosen for themselves: one row per user and setting."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ harmless. Every refusal has Matrix's form.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute
@@ -19,6 +20,7 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
+from wallet_appservice.payments.proofs import Proofs, purpose_of
 from wallet_appservice.payments.records import Authority, PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.web.api_values import (
@@ -33,6 +35,7 @@ from wallet_appservice.web.api_values import (
     payment_body,
     unavailable,
 )
+from wallet_appservice.web.security_api import ProofBody
 
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
@@ -64,10 +67,8 @@ class PaymentsBody(BaseModel):
     next_before: str | None = Field(description="Send it as `before` for the next page; null on the last.")
 
 
-class NewPaymentBody(BaseModel):
+class NewPaymentBody(ProofBody):
     """A payment you want to make. You are its payer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: LedgerId = Field(description="Yours to choose, at random. The same id again pays once.")
     payee: UserText
@@ -79,8 +80,11 @@ class NewPaymentBody(BaseModel):
     )
 
 
-def wallet_api(payments: Payments, guard: SessionGuard, *parts: APIRouter) -> APIRouter:
-    """The routes. `payments` decides and `guard` says who asks; `parts` are further routes below PREFIX."""
+def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further: APIRouter) -> APIRouter:
+    """The routes. `payments` decides, `guard` says who asks, `proofs` whether they have proved it.
+
+    `further` are routes that belong to the same API, with addresses below PREFIX.
+    """
     router = APIRouter(prefix=PREFIX, route_class=ApiRoute)
 
     @router.get("/keys", summary="The wallet's public keys", tags=["public"])
@@ -141,7 +145,7 @@ def wallet_api(payments: Payments, guard: SessionGuard, *parts: APIRouter) -> AP
         "/v1/payments",
         summary="Pay someone",
         tags=["money"],
-        responses=errors(400, 401, 402, 403, 404, 409, 413, 503),
+        responses=errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
     )
     async def pay(request: Request, body: NewPaymentBody) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
@@ -154,21 +158,27 @@ def wallet_api(payments: Payments, guard: SessionGuard, *parts: APIRouter) -> AP
             room_id=None if body.room_id is None else RoomId(body.room_id),
             authority=Authority.SESSION,
         )
+        proof = body.proof()
+        if proof.is_given:
+            wrong = await proofs.check(user, proof, purpose_of(order))
+            if wrong is not None:
+                raise _refused(wrong)
+            order = replace(order, authority=Authority.CONFIRMED)
         try:
             outcome = await payments.pay(order)
         except LedgerUnavailable as error:
             raise unavailable() from error
         if isinstance(outcome, PaymentRefused):
-            outside = REFUSALS[outcome.refusal]
-            raise ApiError(outside.http_status, outside.errcode, outcome.sentence)
+            raise _refused(outcome)
         return payment_body(outcome)
+
+    for routes in further:
+        router.include_router(routes)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
         return JSONResponse(schema)
 
-    for part in parts:
-        router.include_router(part)
     schema = get_openapi(
         title="Weft wallet",
         version="1",
@@ -181,6 +191,11 @@ def wallet_api(payments: Payments, guard: SessionGuard, *parts: APIRouter) -> AP
     )
     _describe_sign_in(schema)
     return router
+
+
+def _refused(refused: PaymentRefused) -> ApiError:
+    outside = REFUSALS[refused.refusal]
+    return ApiError(outside.http_status, outside.errcode, refused.sentence)
 
 
 def _describe_sign_in(schema: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind, Pay
 LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 
 
-def _amount(text: str) -> str:
+def amount_of(text: str) -> str:
     if int(text) > AMOUNT_MINOR_MAX:
         raise ValueError(f"an amount is at most {AMOUNT_MINOR_MAX} minor units")
     return text
@@ -26,10 +26,10 @@ def _user(text: str) -> str:
     return text
 
 
-def writable(text: str) -> str:
+def one_line(text: str) -> str:
     """A line of text as it is. Raises ValueError for more than a line."""
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("a memo is one line without control characters")
+        raise ValueError("this is one line without control characters")
     return text
 
 
@@ -37,10 +37,10 @@ UserText = Annotated[str, Field(max_length=255, examples=["@bob:example.org"]), 
 AmountText = Annotated[
     str,
     Field(pattern="^[1-9][0-9]{0,15}$", description="In minor units, as a string.", examples=["1250"]),
-    AfterValidator(_amount),
+    AfterValidator(amount_of),
 ]
 CurrencyText = Annotated[str, Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])]
-MemoText = Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(writable)]
+MemoText = Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(one_line)]
 RoomText = Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")] | None
 
 
@@ -73,6 +73,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such thing of yours.",
         409: "The id was used for something else, or it is too late.",
         413: "The body is too large.",
+        429: "Too many tries.",
         503: "The wallet can't answer now; nothing was lost, ask again.",
     }
     return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}

@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id
+from appservices.vocabulary.languages import _, isolated
 from appservices.vocabulary.money import AmountUnreadable, Currencies
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
@@ -23,6 +24,8 @@ _FIELD_OF_REFUSAL: Final = {
     PaymentRefusal.CURRENCY_UNKNOWN: "amount",
     PaymentRefusal.AMOUNT_INVALID: "amount",
     PaymentRefusal.AMOUNT_TOO_LARGE: "amount",
+    PaymentRefusal.OWN_LIMIT: "amount",
+    PaymentRefusal.DAY_LIMIT: "amount",
     PaymentRefusal.BALANCE_TOO_LOW: "amount",
     PaymentRefusal.MEMO_TOO_LONG: "memo",
     PaymentRefusal.PAYEE_INVALID: "payee",
@@ -46,7 +49,7 @@ class PaymentForm:
     def refused(self, refused: PaymentRefused, *, new_id: TransferId) -> PaymentForm:
         """The form after a refusal. The ledger may have spent its id, so the next try takes a new one."""
         if refused.refusal is PaymentRefusal.ID_TAKEN:
-            sentence = (
+            sentence = _(
                 "This form was sent before with other content, so nothing was paid now. "
                 "Look at your recent payments before you pay again."
             )
@@ -65,17 +68,6 @@ class PaymentForm:
         return next((name for name in ("payee", "amount", "memo") if name in self.problems), "payee")
 
 
-def asked_form(id: TransferId, *, payee: str, amount: str, currency: str, memo: str) -> PaymentForm:
-    """The form as a link asks for it (a QR code's, say). Nothing is paid before the payer has reviewed it."""
-    return PaymentForm(
-        id=id,
-        payee=payee.strip()[:FIELD_LENGTH_MAX],
-        amount=amount.strip()[:FIELD_LENGTH_MAX],
-        currency=currency.strip()[:FIELD_LENGTH_MAX],
-        memo=clean_memo(memo)[:FIELD_LENGTH_MAX],
-    )
-
-
 def read_form(fields: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
     """What a browser sent. An id that is none is replaced."""
     id = _text(fields, "id")
@@ -88,6 +80,12 @@ def read_form(fields: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
     )
 
 
+def asked_form(asked: Mapping[str, Any], *, new_id: TransferId) -> PaymentForm:
+    """What an address fills in, such as that of a scanned code. The payment's id is always a new
+    one: whoever made the address must not choose it."""
+    return replace(read_form(asked, new_id=new_id), id=new_id)
+
+
 def order_of(
     form: PaymentForm, *, payer: UserId, server: ServerName, currencies: Currencies
 ) -> PaymentOrder | PaymentForm:
@@ -96,18 +94,22 @@ def order_of(
     payee = _payee(form.payee, server)
     if payee is None:
         problems["payee"] = (
-            f"A payee is a Matrix user, such as @bob:{server}, or bob alone."
+            _("A payee is a Matrix user, such as {example}, or {short} alone.").format(
+                example=isolated(f"@bob:{server}"), short=isolated("bob")
+            )
             if form.payee
-            else "Whom do you want to pay?"
+            else _("Whom do you want to pay?")
         )
     elif payee == payer:
-        problems["payee"] = "You can't pay yourself."
+        problems["payee"] = _("You can't pay yourself.")
     memo = clean_memo(form.memo)
     if len(memo) > MEMO_LENGTH_MAX:
-        problems["memo"] = f"A memo has {MEMO_LENGTH_MAX} characters at most; this one has {len(memo)}."
+        problems["memo"] = _("A memo has {most} characters at most; this one has {count}.").format(
+            most=MEMO_LENGTH_MAX, count=len(memo)
+        )
     money = None
     if not form.amount:
-        problems["amount"] = "How much do you want to pay?"
+        problems["amount"] = _("How much do you want to pay?")
     else:
         try:
             money = currencies.parse(_with_currency(form.amount, form.currency))

@@ -29,9 +29,9 @@ from wallet_appservice.web.api_values import (
     LedgerId,
     PaymentBody,
     errors,
+    one_line,
     payment_body,
     unavailable,
-    writable,
 )
 from wallet_appservice.web.people_bodies import (
     AcceptanceBody,
@@ -173,6 +173,7 @@ def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard) -> 
             count=body.count,
             is_equal=body.equal,
             words=body.words,
+            authority=Authority.SESSION,
         )
         await _answered(packets.fill(order))
         return await shown(user, order.id)
@@ -285,7 +286,7 @@ def _add_views(router: APIRouter, people: People, guard: SessionGuard, public_ur
         request: Request,
         amount_minor: Annotated[str | None, Query(pattern="^[1-9][0-9]{0,15}$")] = None,
         currency: Annotated[str | None, Query(pattern="^[A-Z]{3,8}$")] = None,
-        memo: Annotated[str, Query(max_length=RECEIVE_MEMO_LENGTH_MAX), AfterValidator(writable)] = "",
+        memo: Annotated[str, Query(max_length=RECEIVE_MEMO_LENGTH_MAX), AfterValidator(one_line)] = "",
     ) -> ReceiveBody:
         user = (await guard.require_api(request)).user_id
         currencies = people.payments.currencies

@@ -7,6 +7,8 @@
   const csrf = document.querySelector('meta[name="weft-csrf"]')?.content;
   const trouble = () => document.getElementById("trouble");
   const announcer = () => document.getElementById("announcer");
+  // What is said by this script stands in the page, in the page's language.
+  const words = () => document.getElementById("words").dataset;
 
   document.addEventListener("htmx:configRequest", (event) => {
     if (csrf) event.detail.headers["X-Weft-CSRF"] = csrf;
@@ -24,19 +26,22 @@
   document.addEventListener("htmx:sendError", (event) => {
     // What polls in the background asks again by itself.
     if (event.detail.elt?.hasAttribute("data-polls")) return;
-    showTrouble("The server can't be reached. Nothing is lost: try again.");
+    showTrouble(words().unreachable);
   });
   document.addEventListener("htmx:timeout", () => {
-    showTrouble("The server takes too long. Nothing is lost: try again.");
+    showTrouble(words().tooSlow);
   });
   document.addEventListener("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
     if (status === 401 || event.detail.elt?.hasAttribute("data-polls")) return;
-    showTrouble(
-      status === 403
-        ? "This page is out of date: load it again, then retry."
-        : "That did not work. Nothing is lost: try again."
-    );
+    showTrouble(status === 403 ? words().outOfDate : words().failed);
+  });
+
+  document.addEventListener("weft:failed", () => showTrouble(words().failed));
+
+  // A choice that only shows something else needs no button; without script there is one.
+  document.addEventListener("change", (event) => {
+    if (event.target.closest("[data-at-once]")) event.target.form?.requestSubmit();
   });
 
   // News that comes by itself never takes away what somebody is at just now.
@@ -49,32 +54,53 @@
 
   const sameDay = (one, other) => one.toDateString() === other.toDateString();
 
+  // The page's language, in the reader's regional kind of it; digits as the server writes them.
+  function locale() {
+    const language = document.documentElement.lang;
+    const regional = navigator.languages.find((wish) => wish.split("-")[0] === language);
+    return new Intl.Locale(regional ?? language, { numberingSystem: "latn" });
+  }
+
+  function relativeDay(days) {
+    const word = new Intl.RelativeTimeFormat(locale(), { numeric: "auto" }).format(days, "day");
+    return word.charAt(0).toLocaleUpperCase(document.documentElement.lang) + word.slice(1);
+  }
+
   function showTimes(root) {
     for (const time of root.querySelectorAll("time[datetime]:not([data-shown])")) {
       const at = new Date(time.dateTime);
       if (Number.isNaN(at.getTime())) continue;
-      const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      const clock = at.toLocaleTimeString(locale(), { hour: "2-digit", minute: "2-digit" });
       const now = new Date();
       const yesterday = new Date(now.getTime() - 86_400_000);
       const sameYear = at.getFullYear() === now.getFullYear();
-      const day = at.toLocaleDateString([], {
+      const day = at.toLocaleDateString(locale(), {
         day: "numeric",
         month: "short",
         ...(sameYear ? {} : { year: "numeric" }),
       });
-      time.textContent = sameDay(at, now)
-        ? `Today, ${clock}`
-        : sameDay(at, yesterday)
-          ? `Yesterday, ${clock}`
-          : `${day}, ${clock}`;
-      time.title = at.toLocaleString();
+      const near = sameDay(at, now) ? relativeDay(0) : sameDay(at, yesterday) ? relativeDay(-1) : day;
+      time.textContent = words().dayAndTime.replace("{day}", near).replace("{time}", clock);
+      time.title = at.toLocaleString(locale());
       time.dataset.shown = "";
     }
   }
 
-  document.addEventListener("DOMContentLoaded", () => showTimes(document));
+  // What only some pages need is loaded by them.
+  function startModules(root) {
+    for (const part of root.querySelectorAll("[data-module]:not([data-started])")) {
+      part.dataset.started = "";
+      import(part.dataset.module).then((module) => module.start(part));
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    showTimes(document);
+    startModules(document);
+  });
   document.addEventListener("htmx:load", (event) => {
     showTimes(event.target);
+    startModules(document);
     // What has just been put into the page may want the focus; the attribute autofocus is for pages.
     (event.target.matches("[data-focus]") ? event.target : event.target.querySelector("[data-focus]"))?.focus();
   });
@@ -84,15 +110,15 @@
     if (copy) {
       try {
         await navigator.clipboard.writeText(copy.dataset.copy);
-        announcer().textContent = "Copied.";
+        announcer().textContent = words().copied;
         const label = copy.querySelector("[data-label]");
         if (label) {
           const before = label.textContent;
-          label.textContent = "Copied";
+          label.textContent = words().copied;
           setTimeout(() => (label.textContent = before), 2000);
         }
       } catch {
-        showTrouble("This browser does not let a page copy: select the code and copy it yourself.");
+        showTrouble(words().notCopied);
       }
       return;
     }

@@ -74,7 +74,7 @@
     try {
       return await api.requestOpenIDConnectToken();
     } catch {
-      throw new Error("Your Matrix client did not say who you are. Allow it to, then try again.");
+      throw new Error(reasons().clientSilent);
     }
   }
 
@@ -93,10 +93,13 @@
     const content = await answer.json();
     if (!answer.ok) throw new Error(content.error);
     if (storageKey && content.user_id !== userId) {
-      throw new Error("The client vouches for another user than this page was opened for.");
+      throw new Error(reasons().otherUser);
     }
     return content;
   }
+
+  // What this script says stands in the page, in the page's language.
+  const reasons = () => document.getElementById("widget-reason").dataset;
 
   function show(state, sentence) {
     for (const part of document.querySelectorAll("[data-widget-state]")) {
@@ -119,7 +122,7 @@
         signedInAt = Date.now();
       }
     } catch (error) {
-      show("refused", error instanceof Error && error.message ? error.message : "It gave no reason.");
+      show("refused", error instanceof Error && error.message ? error.message : reasons().noReason);
       return;
     }
     show("signed-in");
@@ -128,15 +131,49 @@
 
   document.addEventListener("htmx:configRequest", (event) => {
     if (session) event.detail.headers.Authorization = `Bearer ${session.token}`;
+    // This page came in the client's language; its user may have chosen another, which then counts.
+    event.detail.headers["Accept-Language"] = document.documentElement.lang;
+  });
+
+  document.addEventListener("htmx:load", (event) => {
+    const { lang, dir } = event.target;
+    if (event.target.id === "wallet") Object.assign(document.documentElement, { lang, dir });
   });
 
   // A session that ended on the server is begun again, but not in a circle.
   document.addEventListener("htmx:responseError", (event) => {
     if (event.detail.xhr.status !== 401) return;
     remember(null);
-    if (Date.now() - signedInAt < AGAIN_AFTER_MS) show("refused", "The server did not take the session.");
+    if (Date.now() - signedInAt < AGAIN_AFTER_MS) show("refused", reasons().sessionRefused);
     else signIn();
   });
+
+  // A file that a link leads to is asked for with the session, which an address alone does not carry.
+  async function download(link) {
+    const answer = await fetch(link.href, {
+      headers: session ? { Authorization: `Bearer ${session.token}` } : {},
+      credentials: "omit",
+    });
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+    const named = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "");
+    const address = URL.createObjectURL(await answer.blob());
+    const file = Object.assign(document.createElement("a"), { href: address, download: named?.[1] ?? "" });
+    file.click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  }
+
+  // Before htmx, which would put the file into the page.
+  document.addEventListener(
+    "click",
+    (event) => {
+      const file = event.target.closest("a[download]");
+      if (!file || file.href.startsWith("blob:")) return;
+      event.preventDefault();
+      event.stopPropagation();
+      download(file).catch(() => htmx.trigger(document.body, "weft:failed"));
+    },
+    true
+  );
 
   document.addEventListener("click", async (event) => {
     if (event.target.closest("[data-widget-sign-in]")) signIn();

@@ -1,0 +1,1 @@
+"""The merchant side: accounts with keys, orders, payment codes, refunds, notifications."""

@@ -1,0 +1,73 @@
+"""What shows that a payment or a change of security is the user's own: the PIN, or a passkey."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from appservices.chassis.database import Database, UnitOfWork
+from appservices.vocabulary.ids import UserId, derived_id
+from wallet_appservice.payments.passkeys import Passkeys, has_passkey
+from wallet_appservice.payments.pins import Pins, pin_is_set
+from wallet_appservice.payments.records import PaymentOrder, clean_memo
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+
+SECURITY: Final = "security"
+"""The purpose of a proof that lets one change PIN, passkeys and limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What somebody gives as a proof: the PIN as typed, or a browser's answer with a passkey, as JSON."""
+
+    pin: str = ""
+    passkey: str = ""
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.pin or self.passkey)
+
+
+NO_PROOF: Final = Proof()
+
+
+class Proofs:
+    """Checks proofs, whichever kind they are."""
+
+    def __init__(self, database: Database, *, pins: Pins, passkeys: Passkeys) -> None:
+        self.pins = pins
+        self.passkeys = passkeys
+        self._database = database
+
+    async def has_any(self, user: UserId) -> bool:
+        """Whether the user has a PIN or a passkey."""
+        async with self._database.read() as work:
+            return await has_proof(work, user)
+
+    async def check(self, user: UserId, proof: Proof, purpose: str) -> PaymentRefused | None:
+        """Whether the proof is right; CONFIRMATION_NEEDED when there is none in it."""
+        if proof.passkey:
+            return await self.passkeys.check(user, proof.passkey, purpose)
+        if proof.pin:
+            return await self.pins.check(user, proof.pin)
+        return PaymentRefused.because(PaymentRefusal.CONFIRMATION_NEEDED, chat_max="")
+
+
+async def has_proof(work: UnitOfWork, user: UserId) -> bool:
+    """The same within a unit of work."""
+    return await pin_is_set(work, user) or await has_passkey(work, user)
+
+
+def purpose_of(order: PaymentOrder) -> str:
+    """What a passkey signs for when it confirms a payment: all that makes it this one and no other."""
+    return derived_id(
+        "confirmation",
+        order.id,
+        order.payer,
+        order.payee,
+        str(order.money.amount_minor),
+        order.money.currency,
+        clean_memo(order.memo),
+        order.room_id or "",
+        order.subject,
+    )
