@@ -84,7 +84,7 @@ async def protected_wallet(
             announcer=DirectAnnouncer(wallet_user=WALLET, currencies=currencies, clock=clock),
             on_commit=lambda: None,
         )
-        operator = limits or OperatorLimits()
+        operator = limits or OperatorLimits(chat_max=100)
         gate = Gate(database, currencies=currencies, operator=operator, clock=clock)
         payments = Payments(
             till,

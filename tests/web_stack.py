@@ -173,6 +173,7 @@ def web_config(
             "wallet": {
                 "currencies": ["EUR", {"code": "HOUR", "exponent": 1}],
                 "payment_max": 1000,
+                "chat_max": 100,
                 "merchants": "open",
                 "webhooks_to_private_addresses": True,
             },

@@ -179,7 +179,7 @@ class WalletSection(Section):
         description="The most that one user may pay in a day (by UTC) in one currency, in whole units.",
     )
     chat_max: Annotated[int, Field(ge=0)] = Field(
-        default=100,
+        default=200,
         description="Above this, in whole units, a payment by chat waits until its payer confirms it.",
     )
     no_pin_max: Annotated[int, Field(ge=0)] = Field(

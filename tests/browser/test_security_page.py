@@ -69,7 +69,7 @@ async def check(page: Page, name: str = "") -> None:
     assert await serious_findings(page) == []
     assert not await is_wider_than_its_window(page)
     if PICTURES and name:
-        await page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+        await page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True, caret="initial")
 
 
 async def rich_alice(stack: WebStack) -> UserId:

@@ -88,7 +88,7 @@ async def test_above_the_chat_limit_a_private_link_and_the_pin_pay_once(
     assert done.status_code == 303
     await told(alice, await alice.home_room(), "You have a PIN now (Firefox on Linux)")
 
-    event_id = await alice.say(room_id, f"!pay {bob.user_id} 150 EUR bike")
+    event_id = await alice.say(room_id, f"!pay {bob.user_id} 250 EUR bike")
     answer = await alice.answer_to(room_id, event_id, sender=wallet)
     assert answer["content"]["body"].startswith("Nothing was paid yet")
     private = await told(alice, await alice.home_room(), "Confirm it here within 15 minutes")
@@ -110,7 +110,7 @@ async def test_above_the_chat_limit_a_private_link_and_the_pin_pay_once(
     assert 303 in {answer.status_code for answer in answers}
     receipt = await bob.receipt(room_id, "bike")
     assert receipt["m.relates_to"]["m.in_reply_to"]["event_id"] == event_id
-    assert receipt[RECEIPT]["amount_minor"] == "15000"
+    assert receipt[RECEIPT]["amount_minor"] == "25000"
     assert "This payment has been made." in (await browser.get(path)).text
     assert await balances(home) == {alice.user_id: 85_000, bob.user_id: 15_000}
     await browser.aclose()

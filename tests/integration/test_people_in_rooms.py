@@ -1,7 +1,7 @@
-"""Requests, splits, red packets, refunds, acceptance and QR codes as people use them.
+"""Requests, splits, red packets, refunds, acceptance and QR codes as people use them, on a real Synapse.
 
-On a real Synapse, in plain and encrypted rooms, with taps that are repeated, late or somebody else's, on
-services that are killed.
+In plain and encrypted rooms, with taps that are repeated, late or somebody else's, on services that are
+killed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import httpx
@@ -137,9 +136,8 @@ async def test_what_is_too_dear_is_told_in_private(people: list[Person], room: s
     await bob.react(room, id, YES)
     await bob.reads(await bob.home_room(), "That is more than you have")
     await quiet(alice, room)
-    assert not any(
-        "more than you have" in body for body in alice.bodies_seen(room, sender=bob.home.user("wallet"))
-    )
+    told = alice.bodies_seen(room, sender=bob.home.user("wallet"))
+    assert not any("more than you have" in body for body in told)
     await alice.react(room, id, NO)
 
 
@@ -214,10 +212,8 @@ async def test_who_was_paid_gives_back_by_replying(people: list[Person], room: s
         sent = await bob.client.room_send(room, "m.room.message", content, ignore_unverified_devices=True)
         reply = await bob.answer_to(room, sent.event_id, sender=bob.home.user("wallet"))
         assert reply["content"]["body"] == answer
-    assert (
-        "can still be given back"
-        in (await asked(bob, await bob.home_room(), f"!refund {id} 1"))["content"]["body"]
-    )
+    too_much = await asked(bob, await bob.home_room(), f"!refund {id} 1")
+    assert "can still be given back" in too_much["content"]["body"]
     stranger = await asked(alice, room, f"!refund {id} 1 EUR")
     assert "Only what somebody has paid you" in stranger["content"]["body"]
 
@@ -251,12 +247,9 @@ async def test_a_qr_code_comes_as_a_picture_that_the_room_can_read(people: list[
     answer = await asked(bob, room, "!receive 5 EUR tea")
     assert f"!pay {bob.user_id} 5.00 EUR tea" in answer["content"]["body"]
     picture = await alice.hears(
-        room,
-        lambda event: bool(
-            event["content"].get("msgtype") == "m.image" and "tea" in event["content"]["body"]
-        ),
-        "the picture",
+        room, lambda event: bool(event["content"].get("msgtype") == "m.image"), "the picture"
     )
+    assert "tea" in picture["content"]["body"]
     content = picture["content"]
     uri = content["file"]["url"] if "file" in content else content["url"]
     download = await alice.client.download(uri)
@@ -292,6 +285,7 @@ async def test_bad_input_gets_one_sentence_and_changes_nothing(people: list[Pers
         "!split 10 EUR Alice",
         "!split 10 EUR Bob Bob",
         "!split 0.01 EUR Bob Carol",
+        "!split 10 EUR Bob and Carol",
         "!redpacket",
         "!redpacket 10 EUR",
         "!redpacket 10 EUR many",
@@ -339,18 +333,10 @@ async def test_killing_the_services_at_any_moment_loses_and_doubles_nothing(peop
         os.kill(pid, signal.SIGKILL)
         await tapping
         await alice.reads(room_id, f"* ✅ Bob paid Alice the €1.00 that was asked for · number {number}")
-        await alice.hears(
-            room_id,
-            partial(_says, f"number {number}\nIt is empty: 2 of 2"),
-            "the empty packet",
-        )
+        await alice.reads(room_id, f"number {number}\nIt is empty: 2 of 2")
     after = await balances(home)
     assert sum(after.values()) == total
     assert after[alice.user_id] == before[alice.user_id]
     receipts = [memo for memo in alice.receipts_seen(room_id) if memo.startswith("number")]
     assert sorted(receipts) == [f"number {number}" for number in range(ROUNDS_OF_KILLING)]
     await home.weft("wallet", "verify")
-
-
-def _says(words: str, event: dict[str, Any]) -> bool:
-    return words in str(event["content"].get("body", ""))

@@ -343,3 +343,30 @@ async def test_who_changes_the_log_behind_the_databases_back_is_found(wallet: Pr
         await work.execute(update(audit_log).where(audit_log.c.subject == BOB).values(actor="nobody"))
         await work.commit()
     assert (await audit.verify()).problem == "Row 2 of the audit log is not what was linked as number 2."
+
+
+async def test_who_asks_again_without_a_proof_does_not_disturb_what_was_claimed_with_one(
+    wallet: ProtectedWallet,
+) -> None:
+    confirmations = wallet.protection.confirmations
+    await wallet.protection.security.set_pin(BROWSER, PIN)
+    await asked_by_chat(wallet, "bike")
+    assert await confirmations._claim(an_id("bike"), Authority.CONFIRMED)
+    paid = await confirmations.confirm(ALICE, an_id("bike"), Authority.SESSION)
+    assert isinstance(paid, PaymentRecord)
+    assert await state_of(wallet, "bike") is ConfirmationState.PAID
+
+
+async def test_limits_changed_at_one_moment_raise_none_without_a_proof(wallet: ProtectedWallet) -> None:
+    async def change(minor: int) -> str:
+        try:
+            await wallet.protection.security.set_limits(BROWSER, EUR, {LimitKind.DAY: minor})
+        except NotAllowed:
+            return "refused"
+        return str(minor)
+
+    outcomes = await asyncio.gather(*(change(minor) for minor in (1_000, 2_000, 3_000)))
+    made = [int(outcome) for outcome in outcomes if outcome != "refused"]
+    limits, _spent = await wallet.payments.gate.limits_of(ALICE, EUR)
+    # None was raised, since there is no proof here.
+    assert limits.day_minor == min(made)

@@ -29,7 +29,7 @@ def test_the_operators_limits_are_whole_units_of_each_currency() -> None:
 @pytest.mark.parametrize(("own", "in_force"), [("500", 500), ("99999999", 10_000), ("0", 0), ("?", 10_000)])
 def test_a_users_own_limit_counts_where_it_is_lower(own: str, in_force: int) -> None:
     settings = {setting_name(LimitKind.CHAT, "EUR"): own}
-    assert limits_in_force(OperatorLimits(), settings, EURO).chat_minor == in_force
+    assert limits_in_force(OperatorLimits(chat_max=100), settings, EURO).chat_minor == in_force
 
 
 def test_who_trusts_chat_with_less_trusts_a_code_with_no_more() -> None:

@@ -77,8 +77,8 @@ def read_amount(text: str, currencies: Currencies) -> AmountAndMemo:
 
 
 def read_people(text: str, room: Room, *, own_server: str, people_max: int) -> tuple[list[UserId], str]:
-    """The users at the text's beginning and what follows the last of them, which begins with a word that
-    names nobody. Raises NotUnderstood."""
+    """The users at the text's beginning and the memo after them, which begins with a word that names nobody
+    and names nobody later: who stands there would be left out unawares. Raises NotUnderstood."""
     people: list[UserId] = []
     rest = text.strip().lstrip(",")
     while rest:
@@ -91,6 +91,12 @@ def read_people(text: str, room: Room, *, own_server: str, people_max: int) -> t
             sentence = _("One request can be split among {people_max} people at most.")
             raise NotUnderstood(sentence.format(people_max=people_max))
         rest = rest.strip().lstrip(",").strip()
+    words = rest.split()
+    for place, word in enumerate(words):
+        is_user = word.startswith("@") and _user_id(word, own_server) is not None
+        if is_user or _read_name(" ".join(words[place:]), room) is not None:
+            sentence = _("“{word}” stands behind other words: please name everybody first.")
+            raise NotUnderstood(sentence.format(word=_shown(word)))
     return people, rest
 
 

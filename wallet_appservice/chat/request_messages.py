@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
@@ -16,6 +16,9 @@ from appservices.vocabulary.money import Currencies
 from wallet_appservice.chat.names import Names
 from wallet_appservice.payments.request_records import Request, RequestShare, ShareState
 from wallet_appservice.payments.till import RoomNotShared
+
+PILL_LINES_MAX: Final = 22
+"""An event holds 64 KiB and a new version all of it twice; with long names more pills would not fit."""
 
 
 class RequestMessages:
@@ -118,7 +121,8 @@ class RequestMessages:
             lines.append(sentence.format(**self._words(request, share, names)))
             html_words = self._words(request, share, pills, is_html=True)
             html_lines.append(html.escape(sentence, quote=False).format(**html_words))
-        return notice("\n".join(lines), formatted="<br>".join(html_lines))
+        text = "\n".join(lines)
+        return notice(text, formatted="<br>".join(html_lines) if len(lines) <= PILL_LINES_MAX else None)
 
     def _words(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from appservices.chassis.clock import Clock
 from wallet_appservice.payments.acceptance import Acceptance
@@ -15,6 +16,11 @@ from wallet_appservice.payments.refunds import Refunds
 from wallet_appservice.payments.requests import Requests, RequestTeller
 from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.sweeper import Sweep, Sweeper
+
+REQUESTS: Final = "requests"
+RED_PACKETS: Final = "red packets"
+REFUNDS: Final = "refunds"
+ACCEPTANCE: Final = "payments that wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +40,10 @@ class People:
     def chores(self) -> Mapping[str, Sweep]:
         """What the sweeper is to run: by name, for the log."""
         return {
-            "requests": self.requests.sweep,
-            "red packets": self.red_packets.sweep,
-            "refunds": self.refunds.sweep,
-            "payments that wait": self.acceptance.sweep,
+            REQUESTS: self.requests.sweep,
+            RED_PACKETS: self.red_packets.sweep,
+            REFUNDS: self.refunds.sweep,
+            ACCEPTANCE: self.acceptance.sweep,
         }
 
     async def sweep(self) -> None:
@@ -58,20 +64,24 @@ def build_people(
 ) -> People:
     """`chance` is what red packets are drawn with; without one it is the system's, which nobody foresees."""
     sweeper = Sweeper()
+
+    def waker(name: str) -> Callable[[], None]:
+        return lambda: sweeper.wake(name)
+
     return People(
         payments=payments,
         settings=settings,
-        requests=Requests(payments, teller=request_teller, clock=clock, on_change=sweeper.wake),
+        requests=Requests(payments, teller=request_teller, clock=clock, on_change=waker(REQUESTS)),
         red_packets=RedPackets(
             payments,
             teller=red_packet_teller,
             packet_max=red_packet_max,
             chance=chance or random.SystemRandom(),
             clock=clock,
-            on_change=sweeper.wake,
+            on_change=waker(RED_PACKETS),
         ),
-        refunds=Refunds(payments, clock=clock, on_change=sweeper.wake),
-        acceptance=Acceptance(payments, clock=clock, on_change=sweeper.wake),
+        refunds=Refunds(payments, clock=clock, on_change=waker(REFUNDS)),
+        acceptance=Acceptance(payments, clock=clock, on_change=waker(ACCEPTANCE)),
         pending=Pending(payments.till.database),
         sweeper=sweeper,
     )

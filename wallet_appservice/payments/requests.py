@@ -201,9 +201,12 @@ class Requests:
         )
 
         def settle(outcome: Outcome) -> Sequence[Write]:
-            state = ShareState.PAID if isinstance(outcome, PaymentRecord) else ShareState.OPEN
             settled = store.settlement(
-                request.id, share.asked, attempt=share.attempt, state=state.value, now_ms=self._clock()
+                request.id,
+                share.asked,
+                attempt=share.attempt,
+                is_paid=isinstance(outcome, PaymentRecord),
+                now_ms=self._clock(),
             )
             return [*settled, *tell(outcome)]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.vocabulary.ids import UserId
@@ -18,6 +19,7 @@ ACCEPTANCE: Final = "acceptance"
 VALUE_LENGTH_MAX: Final = 4_000
 _ON, _OFF = "on", "off"
 
+TRIES_MAX: Final = 5
 _SELECT: Final = select(wallet_settings.c.name, wallet_settings.c.value).where(
     wallet_settings.c.user_id == bindparam("of_user")
 )
@@ -55,9 +57,21 @@ class Settings:
 
     async def set(self, user: UserId, name: str, value: str | None) -> None:
         """Chooses; None takes the choice back."""
-        async with self._database.begin() as work:
-            await work.apply(setting_writes(user, name, value))
-            await work.commit()
+        await change_settings(self._database, setting_writes(user, name, value))
+
+
+async def change_settings(database: Database, writes: Sequence[Write]) -> None:
+    """Commits writes that set something; the last of several at one moment counts."""
+    for left in range(TRIES_MAX - 1, -1, -1):
+        try:
+            async with database.begin() as work:
+                await work.apply(writes)
+                await work.commit()
+                return
+        except IntegrityError:
+            # The same setting was made at the same moment.
+            if not left:
+                raise
 
 
 async def settings_of(work: UnitOfWork, user: UserId) -> dict[str, str]:

@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 from appservices.chassis.homeserver import MatrixUnavailable
 
 SWEEP_SECONDS: Final = 5.0
+REST_SECONDS: Final = 0.2
+"""Between two sweeps of a chore, so that what comes in a burst is done together."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +32,19 @@ class Sweeper:
 
     def __init__(self, *, look_seconds: float = SWEEP_SECONDS) -> None:
         self._look_seconds = look_seconds
-        self._wakers: list[asyncio.Event] = []
+        self._wakers: dict[str, asyncio.Event] = {}
 
-    def wake(self) -> None:
-        """To be called when there may be something to do now."""
-        for waker in self._wakers:
-            waker.set()
+    def wake(self, name: str) -> None:
+        """To be called when that chore may have something to do now."""
+        if name in self._wakers:
+            self._wakers[name].set()
 
     async def run(self, chores: Mapping[str, Sweep]) -> None:
         """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for name, sweep in chores.items():
-                waker = asyncio.Event()
-                self._wakers.append(waker)
-                tasks.create_task(self._run(name, sweep, waker))
+                self._wakers[name] = asyncio.Event()
+                tasks.create_task(self._run(name, sweep, self._wakers[name]))
 
     async def _run(self, name: str, sweep: Sweep, waker: asyncio.Event) -> None:
         is_first = True
@@ -56,6 +57,7 @@ class Sweeper:
                 logger.exception("the %s could not be looked after", name)
                 # What woke us may fail again at once.
                 await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(REST_SECONDS)
             with suppress(TimeoutError):
                 await asyncio.wait_for(waker.wait(), self._look_seconds)
 

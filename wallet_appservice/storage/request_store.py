@@ -17,7 +17,7 @@ _INSERT_SHARE: Final = insert(request_shares)
 _HOLD: Final = (
     update(requests).where(requests.c.id == bindparam("at_id")).values(version=requests.c.version + 1)
 )
-_SETTLE: Final = (
+_REOPEN: Final = (
     update(request_shares)
     .where(
         request_shares.c.request_id == bindparam("at_id"),
@@ -25,7 +25,17 @@ _SETTLE: Final = (
         request_shares.c.attempt == bindparam("at_attempt"),
         request_shares.c.state == "paying",
     )
-    .values(state=bindparam("new_state"), changed_at_ms=bindparam("now_ms"))
+    .values(state="open", changed_at_ms=bindparam("now_ms"))
+)
+_PAID: Final = (
+    update(request_shares)
+    .where(
+        request_shares.c.request_id == bindparam("at_id"),
+        request_shares.c.asked == bindparam("at_asked"),
+        # Whatever has become of the row meanwhile: what has moved has moved.
+        request_shares.c.attempt == bindparam("at_attempt"),
+    )
+    .values(state="paid", changed_at_ms=bindparam("now_ms"))
 )
 _IS_OPEN: Final = (
     update(requests)
@@ -53,12 +63,12 @@ def insertions(request: dict[str, Any], shares: Sequence[dict[str, Any]]) -> lis
     return [Write(_INSERT_REQUEST, request), *(Write(_INSERT_SHARE, share) for share in shares)]
 
 
-def settlement(request_id: str, asked: str, *, attempt: int, state: str, now_ms: int) -> list[Write]:
+def settlement(request_id: str, asked: str, *, attempt: int, is_paid: bool, now_ms: int) -> list[Write]:
     """What an attempt to pay has come to, for the transaction in which the money moves or is refused."""
     share = {"at_id": request_id, "at_asked": asked, "at_attempt": attempt}
     return [
         Write(_HOLD, {"at_id": request_id}),
-        Write(_SETTLE, {**share, "new_state": state, "now_ms": now_ms}),
+        Write(_PAID if is_paid else _REOPEN, {**share, "now_ms": now_ms}),
         Write(_IS_OPEN, {"at_id": request_id}),
     ]
 
