@@ -31,9 +31,14 @@ class Call:
         """Whether nobody but the sender and this server's services reads along."""
         return self.room.only_person == self.sender
 
+    @property
+    def answered(self) -> EventId:
+        """The event that an answer in the room replies to."""
+        return self.event_id
+
     def reply(self, text: str, *, formatted: str | None = None) -> Write:
         """An answer in the room, as a reply to the event."""
-        content = notice(text, formatted=formatted, reply_to=self.event_id)
+        content = notice(text, formatted=formatted, reply_to=self.answered)
         return self._outgoing("reply", content, room_id=self.room.room_id)
 
     def answer_privately(

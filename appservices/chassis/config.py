@@ -179,7 +179,7 @@ class WalletSection(Section):
         description="The most that one user may pay in a day (by UTC) in one currency, in whole units.",
     )
     chat_max: Annotated[int, Field(ge=0)] = Field(
-        default=100,
+        default=200,
         description="Above this, in whole units, a payment by chat waits until its payer confirms it.",
     )
     no_pin_max: Annotated[int, Field(ge=0)] = Field(
@@ -200,6 +200,16 @@ class WalletSection(Section):
         default=False,
         description=(
             "Whether merchants' notifications may go to addresses of this machine's own network, and by http."
+        ),
+    )
+    red_packet_max: Annotated[int, Field(ge=1)] = Field(
+        default=200, description="The most that one red packet may hold, in whole units of its currency."
+    )
+    acceptance: bool = Field(
+        default=False,
+        description=(
+            "Whether all payments to people wait, for 24 hours, until the payee accepts them; "
+            "with false everybody may choose that for themselves."
         ),
     )
 

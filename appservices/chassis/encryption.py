@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
+from nio.crypto.attachments import encrypt_attachment
+
 from appservices.chassis.awaited_keys import AwaitedKeys
 from appservices.chassis.cross_signing import (
     CrossSigningConflict,
@@ -243,6 +245,21 @@ class BotDevice:
         if missing:
             await self._devices.give_room_key(room_id, session, missing)
         return self._machine.seal(room_id, event_type, content)
+
+    async def upload(
+        self, room_id: RoomId, data: bytes, *, content_type: str, filename: str
+    ) -> dict[str, Any]:
+        """Puts a file into the media store for a message to that room, encrypted when the room is; what the
+        message's content says of where it is (Matrix spec, "Sending encrypted attachments").
+
+        Raises EncryptionUnsupported, MatrixRefused and MatrixUnavailable.
+        """
+        if await self._rooms.rotation(room_id) is None:
+            return {"url": await self.intent.upload(data, content_type=content_type, filename=filename)}
+        sealed, keys = encrypt_attachment(data)
+        # Neither type nor name are for the homeserver to know.
+        uri = await self.intent.upload(sealed, content_type="application/octet-stream", filename="file")
+        return {"file": {**keys, "url": uri}}
 
     async def run(self) -> None:
         """Receives keys, and keeps ours in supply, until cancelled."""

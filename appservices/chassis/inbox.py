@@ -1,5 +1,7 @@
 """The inbox: events from the homeserver, stored before they are answered for, each applied once and in order.
 
+The order is a room's; reactions keep only that of their sender in the room.
+
 An event's effects and the mark that it is done are one database transaction. A handler that fails is tried
 again with growing pauses while later events of its room wait; after the last try the event is put aside as
 failed and the room goes on. An encrypted event whose key has not come is parked until keys arrive.
@@ -184,6 +186,8 @@ class Inbox:
 
 
 def _stored_event(row: Row[Any]) -> tuple[str, StoredEvent]:
+    """The event and what it keeps its order in: its room, and for a reaction only what the same person does
+    there by reactions, so that many who tap at once don't wait for one another."""
     stored = StoredEvent(
         position=row.position,
         room_id=RoomId(row.room_id),
@@ -191,6 +195,8 @@ def _stored_event(row: Row[Any]) -> tuple[str, StoredEvent]:
         event=json.loads(row.event),
         received_at_ms=row.received_at_ms,
     )
+    if stored.event.get("type") == "m.reaction":
+        return f"{stored.room_id} {stored.event.get('sender')}", stored
     return stored.room_id, stored
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from appservices.chassis.calls import Call
 from appservices.chassis.database import Write
-from appservices.vocabulary.ids import EventId, UserId
+from appservices.vocabulary.ids import EventId, ServerName, UserId, server_of
 
 KEY_LENGTH_MAX: Final = 64
 _VARIATION_SELECTOR: Final = "\ufe0f"
@@ -42,7 +42,29 @@ class ReactionCall(Call):
 
     key: str
     subject: str
+    to: EventId
+
+    @property
+    def answered(self) -> EventId:
+        """Clients show no reaction that is replied to, so it is the message that was reacted to."""
+        return self.to
 
 
 ReactionHandler = Callable[[ReactionCall], Awaitable[Sequence[Write] | None]]
 """Returns the reaction's effects; None if it has committed them itself, `call.stored.done` among them."""
+
+
+class ReactionRouter:
+    """Hands each reaction to whoever knows what its message is about, by the subject's kind."""
+
+    def __init__(self, handlers: Mapping[str, ReactionHandler], *, own_server: ServerName) -> None:
+        self._handlers = dict(handlers)
+        self._own_server = own_server
+
+    async def route(self, call: ReactionCall) -> Sequence[Write] | None:
+        """The effects of a reaction: none when its message has no use for any, or for a stranger's."""
+        kind = call.subject.partition(":")[0]
+        handler = self._handlers.get(kind)
+        if handler is None or server_of(call.sender) != self._own_server:
+            return []
+        return await handler(call)

@@ -83,6 +83,7 @@ class Service:
         self._welcome: Callable[[UserId], tuple[str, str]] | None = None
         self._router: CommandRouter | None = None
         self._react: ReactionHandler | None = None
+        self._ready = asyncio.Event()
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._own_server = server_of(identity.user_id)
@@ -132,6 +133,16 @@ class Service:
             raise MatrixUnavailable(f"service {self.identity.name} has not reached the homeserver yet")
         return self._device
 
+    async def upload(
+        self, room_id: RoomId, data: bytes, content_type: str, filename: str
+    ) -> Mapping[str, Any]:
+        """A file for a message to that room: see BotDevice.upload. Raises MatrixRefused and
+        MatrixUnavailable."""
+        try:
+            return await self.device.upload(room_id, data, content_type=content_type, filename=filename)
+        except EncryptionUnsupported as unsupported:
+            raise _refused(unsupported) from unsupported
+
     def start(self) -> asyncio.Task[None]:
         """Begins to work in the background; `is_ready` tells when it does.
 
@@ -139,6 +150,9 @@ class Service:
         """
         self._task = asyncio.create_task(self._run(), name=f"service {self.identity.name}")
         return self._task
+
+    async def until_ready(self) -> None:
+        await self._ready.wait()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -210,6 +224,7 @@ class Service:
             now_ms=self._clock(),
             key=reaction.key,
             subject=subject,
+            to=reaction.to,
         )
         return await self._react(call)
 
@@ -319,9 +334,7 @@ class Service:
             )
             return Sent(room_id, event_id)
         except EncryptionUnsupported as unsupported:
-            raise MatrixRefused(
-                status=400, errcode="DEV_WEFT_ENCRYPTION_UNSUPPORTED", sentence=str(unsupported)
-            ) from unsupported
+            raise _refused(unsupported) from unsupported
 
     async def _members(self, room_id: RoomId) -> Members:
         intent = self.device.intent
@@ -368,6 +381,7 @@ class Service:
                 pause_seconds = min(2 * pause_seconds, START_PAUSE_SECONDS_MAX)
         self._device.on_new_keys(self._keys_came)
         self.is_ready = True
+        self._ready.set()
         logger.info("service %s is ready", self.identity.name)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._device.run())
@@ -411,6 +425,10 @@ class Service:
             await self.inbox.retry_parked()
             # Keys come in bursts.
             await asyncio.sleep(PARKED_RETRY_PAUSE_SECONDS)
+
+
+def _refused(unsupported: EncryptionUnsupported) -> MatrixRefused:
+    return MatrixRefused(status=400, errcode="DEV_WEFT_ENCRYPTION_UNSUPPORTED", sentence=str(unsupported))
 
 
 def _welcome_id(room_id: RoomId) -> OutboxId:

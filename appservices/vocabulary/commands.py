@@ -5,6 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 HOME_COMMANDS: Final = ("language", "login", "logout", "sessions")
-WALLET_COMMANDS: Final = ("balance", "history", "pay", "statement")
+WALLET_COMMANDS: Final = (
+    "balance",
+    "history",
+    "statement",
+    "pay",
+    "request",
+    "split",
+    "redpacket",
+    "receive",
+    "refund",
+    "accept",
+    "pending",
+)
 HELP: Final = "help"
 COMMAND_PREFIX: Final = "!"

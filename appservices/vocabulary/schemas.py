@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SCHEMA_NAMES = ("extension", "keys", "receipt")
+SCHEMA_NAMES = ("extension", "keys", "receipt", "red_packet")
 
 
 class BlockInvalid(ValueError):

@@ -138,8 +138,12 @@ class WalletClient:
         money: Money,
         memo: str = "",
         room_id: RoomId | None = None,
+        pin: str | None = None,
     ) -> Payment:
-        """Pays once, however often it is asked with the same id. `derived_id` makes one from its cause."""
+        """Pays once, however often it is asked with the same id. `derived_id` makes one from its cause.
+
+        Refused as DEV_WEFT_CONFIRMATION_NEEDED where the user's PIN is needed: ask again with the same id.
+        """
         body: dict[str, str] = {
             "id": id,
             "payee": payee,
@@ -149,6 +153,8 @@ class WalletClient:
         }
         if room_id is not None:
             body["room_id"] = room_id
+        if pin is not None:
+            body["pin"] = pin
         content = await self._call("POST", "/v1/payments", body=body)
         return _read(lambda: _payment(content))
 

@@ -107,6 +107,23 @@ class Person:
         event_id: str = answer.event_id
         return event_id
 
+    async def react(self, room_id: str, event_id: str, key: str) -> str:
+        """Taps an emoji on a message; reactions are never encrypted."""
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+        answer = await self.client.room_send(
+            room_id, "m.reaction", {"m.relates_to": relation}, ignore_unverified_devices=True
+        )
+        reaction_id: str = answer.event_id
+        return reaction_id
+
+    async def reads(self, room_id: str, words: str) -> JsonObject:
+        """The first message of the room with these words in it, new versions included."""
+
+        def has_words(event: JsonObject) -> bool:
+            return words in str(event["content"].get("body", ""))
+
+        return await self.hears(room_id, has_words, f"“{words}”")
+
     async def hears(self, room_id: str, matches: Callable[[JsonObject], bool], what: str) -> JsonObject:
         """The first message of the room that matches, of those seen or soon to come."""
 

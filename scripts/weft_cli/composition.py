@@ -34,10 +34,12 @@ from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.audit import AuditLog
 from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantRules
 from wallet_appservice.payments.protection import Protection, protect
+from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -142,6 +144,7 @@ def build_payments(
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
         gate=gate,
+        waits_for_acceptance=wallet_settings(config, database).waits_for_acceptance,
     )
 
 
@@ -151,7 +154,7 @@ def build_protection(
     payments: Payments,
     *,
     on_commit: Callable[[], None],
-    language_of: LanguageOf,
+    language_of: LanguageOf | None = None,
 ) -> Protection:
     """Limits, proofs, confirmations, budgets and audit of these payments."""
     return protect(
@@ -163,7 +166,7 @@ def build_protection(
         clock=system_clock,
         tokens=Tokens(),
         on_commit=on_commit,
-        language_of=language_of,
+        language_of=language_of or partial(_language_of, config),
     )
 
 
@@ -173,6 +176,11 @@ def merchant_rules(config: WeftConfig) -> MerchantRules:
         no_pin_max=config.wallet.no_pin_max,
         webhooks_to_private_addresses=config.wallet.webhooks_to_private_addresses,
     )
+
+
+def wallet_settings(config: WeftConfig, database: Database) -> Settings:
+    """What the operator and everybody have chosen for wallets here."""
+    return Settings(database, acceptance=config.wallet.acceptance)
 
 
 @asynccontextmanager
@@ -222,6 +230,8 @@ async def open_wallet(config: WeftConfig) -> AsyncIterator[Payments]:
                     on_commit=lambda: None,
                 )
                 yield payments
+                # What this command wrote into the audit log is linked before it ends.
+                await AuditLog(database).chain()
     finally:
         await database.close()
 

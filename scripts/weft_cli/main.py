@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -74,6 +73,7 @@ def serve(data: DataOption = None) -> None:
     from appservices.chassis.crypto_store import CryptoStoreUnusable
     from appservices.chassis.page_assets import AssetsMissing
     from scripts.weft_cli.composition import failure_words
+    from scripts.weft_cli.event_loop import run_on_fast_loop
     from scripts.weft_cli.serve import serve as serve_all
 
     config = load_config(find_data_folder(data).path)
@@ -81,7 +81,7 @@ def serve(data: DataOption = None) -> None:
         level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     try:
-        asyncio.run(serve_all(config))
+        run_on_fast_loop(serve_all(config))
     except (AssetsMissing, CryptoStoreUnusable) as error:
         raise CommandFailed(str(error)) from error
     except SQLAlchemyError as error:

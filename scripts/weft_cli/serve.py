@@ -34,6 +34,7 @@ from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
 from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
+from appservices.chassis.reactions import ReactionRouter
 from appservices.chassis.service import Service, ServiceIdentity
 from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
@@ -53,25 +54,31 @@ from scripts.weft_cli.composition import (
     migrate_configured,
     open_configured_database,
     service_users,
+    wallet_settings,
 )
 from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
+from wallet_appservice.chat.names import Names
+from wallet_appservice.chat.people import PeopleChat
 from wallet_appservice.chat.published_keys import publish_keys
+from wallet_appservice.chat.red_packet_messages import RedPacketMessages
+from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
-from wallet_appservice.payments.expiry import release_expired
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
 from wallet_appservice.payments.merchants.sweeping import sweep_merchants
+from wallet_appservice.payments.people import People, build_people
 from wallet_appservice.payments.protection import Protection, keep_protected
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.merchant_routers import merchant_routers
+from wallet_appservice.web.operator_pages import operator_pages
 from wallet_appservice.web.pages import TEMPLATES as WALLET_TEMPLATES
 from wallet_appservice.web.pages import wallet_pages
-from wallet_appservice.web.protection_pages import protection_pages
+from wallet_appservice.web.people_api import people_api
 from wallet_appservice.web.security_api import security_api
 
 logger = logging.getLogger(__name__)
@@ -91,18 +98,7 @@ async def serve(config: WeftConfig) -> None:
     async with AsyncExitStack() as stack:
         composition = _Composition(config, stack)
         app = await composition.build()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=config.web.bind_address,
-                port=config.web.port,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_SECONDS_MAX,
-            )
-        )
+        server = server_of(config, app)
         serving = asyncio.create_task(server.serve())
         await asyncio.wait({serving, *composition.working}, return_when=asyncio.FIRST_COMPLETED)
         # Either we were asked to end, or a service can't go on: then none does.
@@ -111,6 +107,22 @@ async def serve(config: WeftConfig) -> None:
         for task in composition.working:
             if task.done():
                 await task
+
+
+def server_of(config: WeftConfig, app: FastAPI) -> uvicorn.Server:
+    """The HTTP server on the configured listener."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.web.bind_address,
+            port=config.web.port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS_MAX,
+        )
+    )
 
 
 class _Composition:
@@ -132,27 +144,39 @@ class _Composition:
         http = await self._stack.enter_async_context(httpx.AsyncClient())
 
         home = await self._home(home_database, sessions, chosen)
-        wallet, payments, protection = await self._wallet(wallet_database, chosen)
+        wallet, people, protection = await self._wallet(wallet_database, chosen)
+        payments = people.payments
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
         portal = Pages(config.web, assets, PORTAL_TEMPLATES)
         own_address = f"http://{config.web.bind_address}:{config.web.port}"
         install_shell(app, portal, assets, PageLanguages(guard, chosen))
+        # First, because routes are tried in their order and a shop's programs ask most.
+        desk = await self._merchants(payments)
+        for router in merchant_routers(desk, guard, public_url=config.web.public_url):
+            app.include_router(router)
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
         app.include_router(sign_in_pages(guard, portal, config))
         app.include_router(
             portal_pages(guard, portal, config, chosen=chosen, http=http, wallet_url=own_address)
         )
-        app.include_router(wallet_api(payments, guard, protection.proofs, security_api(protection, guard)))
-        wallet_shell = Pages(config.web, assets, WALLET_TEMPLATES)
         app.include_router(
-            wallet_pages(payments, guard, wallet_shell, config, Tokens(), proofs=protection.proofs)
+            wallet_api(
+                payments,
+                guard,
+                protection.proofs,
+                security_api(protection, guard),
+                people_api(people, guard, config.web.public_url),
+            )
         )
-        app.include_router(protection_pages(payments, protection, guard, wallet_shell, config))
-        desk = await self._merchants(payments)
-        for router in merchant_routers(desk, guard, wallet_shell, public_url=config.web.public_url):
-            app.include_router(router)
+        pages = Pages(config.web, assets, WALLET_TEMPLATES)
+        app.include_router(
+            wallet_pages(
+                payments, guard, pages, config, Tokens(), desk=desk, protection=protection, people=people
+            )
+        )
+        app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
@@ -185,7 +209,7 @@ class _Composition:
 
     async def _wallet(
         self, database: Database, chosen: ChosenLanguages
-    ) -> tuple[Service, Payments, Protection]:
+    ) -> tuple[Service, People, Protection]:
         config = self._config
         identity = ServiceIdentity("wallet", config.wallet_user, "Wallet", self._service_users)
         service = await self._service(identity, config.wallet, database, chosen)
@@ -197,7 +221,6 @@ class _Composition:
         self._keep_doing(
             make_daily_checkpoints(database, wallet=config.wallet_user, key=key, clock=system_clock)
         )
-        self._keep_doing(release_expired(ledger))
 
         async def display_name(user: UserId) -> str | None:
             profile = await service.device.intent.profile(user)
@@ -234,6 +257,13 @@ class _Composition:
             language_of=chosen.spoken_with,
         )
         self._keep_doing(keep_protected(protection))
+        people = self._people(service, payments, Names(service.rooms, display_name, config.wallet_user))
+        chat = PeopleChat(
+            people,
+            subject_of=service.outbox.subject_of,
+            upload=service.upload,
+            public_url=config.web.public_url,
+        )
         service.use(
             CommandRouter(
                 service_user=config.wallet_user,
@@ -241,11 +271,13 @@ class _Composition:
                 commands=(
                     *WalletCommands(payments, protection.confirmations).commands(),
                     *StatementCommand(payments, public_url=config.web.public_url).commands(),
+                    *chat.commands(),
                 ),
                 clock=system_clock,
             )
         )
-        return service, payments, protection
+        service.on_reaction(ReactionRouter(chat.reactions(), own_server=ServerName(config.server_name)).route)
+        return service, people, protection
 
     async def _merchants(self, payments: Payments) -> MerchantDesk:
         desk = await self._stack.enter_async_context(
@@ -254,6 +286,36 @@ class _Composition:
         self._keep_doing(sweep_merchants(desk))
         self._keep_doing(desk.notifier.run())
         return desk
+
+    def _people(self, service: Service, payments: Payments, names: Names) -> People:
+        config = self._config
+        people = build_people(
+            payments,
+            wallet_settings(config, payments.till.database),
+            request_teller=RequestMessages(
+                names,
+                wallet_user=config.wallet_user,
+                currencies=payments.currencies,
+                clock=system_clock,
+            ),
+            red_packet_teller=RedPacketMessages(
+                names,
+                wallet_user=config.wallet_user,
+                signing_key=payments.till.signing_key,
+                currencies=payments.currencies,
+                clock=system_clock,
+            ),
+            red_packet_max=config.wallet.red_packet_max,
+            clock=system_clock,
+        )
+
+        async def sweep() -> None:
+            # Whoever is told is looked up first.
+            await service.until_ready()
+            await people.sweeper.run(people.chores)
+
+        self._keep_doing(sweep())
+        return people
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

@@ -22,7 +22,10 @@ from scripts.weft_cli.user import local_user
 from scripts.weft_cli.waiting import start_remedy
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
+from scripts.weft_cli.wallet_merchants import merchant_commands
 from scripts.weft_cli.wallet_migration import migrate_database
+from scripts.weft_cli.wallet_security import audit as show_audit
+from scripts.weft_cli.wallet_security import operator_name, pin_commands
 
 if TYPE_CHECKING:
     from wallet_appservice.payments.actions import Payments
@@ -160,7 +163,10 @@ def verify(
 
 wallet_commands.command()(make_checkpoint)
 wallet_commands.command()(migrate_database)
+wallet_commands.command()(show_audit)
 wallet_commands.add_typer(books_commands, name="books")
+wallet_commands.add_typer(pin_commands, name="pin")
+wallet_commands.add_typer(merchant_commands, name="merchant")
 
 
 def _parts(balance: Any) -> tuple[int, int]:
@@ -182,7 +188,7 @@ def _move(
 
     def act(wallet: Payments) -> Coroutine[Any, Any, Outcome]:
         action = wallet.deposit if what == "deposit" else wallet.withdraw
-        return action(user=user_id, money=money, id=transfer_id, reference=reference)
+        return action(user=user_id, money=money, id=transfer_id, reference=reference, by=operator_name())
 
     with Console(stderr=True).status("Writing to the ledger ..."):
         outcome = asyncio.run(_with_wallet(config, act))

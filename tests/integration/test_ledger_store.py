@@ -96,6 +96,31 @@ async def test_hundreds_of_callers_on_one_hot_account(
     assert check.in_circulation_minor == {"EUR": 500}
 
 
+async def test_two_ledgers_at_once_spend_the_same_money_once(
+    ledger: Ledger[Write], ledger_database: Database
+) -> None:
+    """Each judges ahead by what it knows, and is overtaken by the other again and again."""
+    await submit(ledger, deposit("opening", ALICE, 500))
+    answers: list[TransferRefusal | None] = []
+
+    async def pay(which: Ledger[Write], name: str) -> None:
+        for number in range(4):
+            answers.extend(await submit(which, payment(f"{name} {number}", ALICE, BOB, 1)))
+            # The same command at both, a moment later.
+            answers.extend(await submit(ledger, payment(f"{name} {number}", ALICE, BOB, 1)))
+
+    async with open_ledger(ledger_database) as other:
+        callers = [
+            pay(which, f"{index} {n}") for n in range(80) for index, which in enumerate((ledger, other))
+        ]
+        await asyncio.gather(*callers)
+    assert answers.count(None) == 1_000
+    assert answers.count(TransferRefusal.BALANCE_TOO_LOW) == 280
+    assert (await available(ledger, ALICE.id), await available(ledger, BOB.id)) == (0, 500)
+    check = await verify(ledger_database)
+    assert (check.difference, check.transfers_count) == (None, 501)
+
+
 async def test_what_is_stored_reads_back_unchanged(ledger: Ledger[Write]) -> None:
     held = deposit("held", ALICE, AMOUNT_MINOR_MAX, mode=PENDING, timeout_seconds=90, reference="→ ☕ '\"%s")
     chain = (deposit("1", ALICE, 70, linked=True), payment("2", ALICE, BOB, 20))

@@ -1,4 +1,4 @@
-"""What people type after !pay is read without guessing whom or how much."""
+"""What people type after a command is read without guessing whom or how much."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Members, Room
 from appservices.vocabulary.ids import RoomId, UserId
 from appservices.vocabulary.money import Currencies, iso_currency
-from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
+from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_packet, read_people, read_user
 
 EUR = iso_currency("EUR")
 assert EUR
@@ -139,3 +139,56 @@ def test_the_quotation_of_a_reply_is_no_part_of_the_command() -> None:
 )
 def test_notices_edits_and_bodiless_messages_are_no_commands(content: dict[str, object]) -> None:
     assert message(**content) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "people", "memo"),
+    [
+        ("Alice Bob pizza for two", ["alice", "bob"], "pizza for two"),
+        ("@alice:a, @bob:a", ["alice", "bob"], ""),
+        ('"Alice", bobby pizza', ["alice", "bobby"], "pizza"),
+        ("@carol:a pizza", ["carol"], "pizza"),
+    ],
+)
+def test_the_people_of_a_split_and_its_memo(text: str, people: list[str], memo: str) -> None:
+    read = read_people(text, PEOPLE, own_server="a", people_max=5)
+    assert read == ([UserId(f"@{name}:a") for name in people], memo)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pizza",
+        "Bob and Alice",
+        "Bob pizza with @alice:a",
+        "Bob Smith",
+        "@a:a @b:a @c:a @d:a @e:a @f:a",
+    ],
+)
+def test_people_that_can_not_be_made_out_are_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(NotUnderstood, match=r"[.?]$"):
+        read_people(text, PEOPLE, own_server="a", people_max=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20 EUR 5 happy new year", (2000, 5, False, "happy new year")),
+        ("EUR 20 5", (2000, 5, False, "")),
+        ("€20 5 Equal for all", (2000, 5, True, "for all")),
+        ("20 5", (2000, 5, False, "")),
+        ("2.50 200 equals", (250, 200, False, "equals")),
+        ("20 € 0", (2000, 0, False, "")),
+    ],
+)
+def test_a_red_packet(text: str, expected: tuple[int, int, bool, str]) -> None:
+    read = read_packet(text, CURRENCIES)
+    assert (read.money.amount_minor, read.count, read.is_equal, read.words) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "20", "20 EUR", "20 EUR many", "20 EUR 05", "1 000 EUR 5", "1 000 5", "20 EUR 5 6", "x 5"]
+)
+def test_a_red_packet_that_can_not_be_made_out_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(NotUnderstood, match=r"[.?]$"):
+        read_packet(text, CURRENCIES)

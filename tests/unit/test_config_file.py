@@ -51,6 +51,15 @@ GOOD = config_text(_VALUES)
             "wallet.payment_max: 90071992547410 is too much: with the 2 decimals of EUR the most is "
             "90071992547409",
         ),
+        ("  day_max: 20000", "  day_max: 90071992547410", "wallet.day_max: 90071992547410 is too much"),
+        ("  chat_max: 100", "  chat_max: -1", "wallet.chat_max: Input should be greater than or equal to 0"),
+        ("  operators: []", "  operators: admin", "web.operators: a list of Matrix users, such as"),
+        ("  operators: []", "  operators: [admin]", "web.operators: a list of Matrix users, such as"),
+        (
+            "  operators: []",
+            '  operators: ["@admin:elsewhere.example"]',
+            "web: operators: @admin:elsewhere.example is not a user of this server",
+        ),
         ("sqlite:///wallet.db", "mysql://weft@localhost/wallet", "wallet.database: a database is named by"),
         ("sqlite:///weft.db", "weft.db", "home.database: a database is named by sqlite:///FILE"),
         ("sqlite:///weft.db", "sqlite://", "home.database: an SQLite database needs a file"),

@@ -161,3 +161,28 @@ async def test_an_event_whose_key_comes_later_is_applied_then(database: Database
         await inbox.retry_parked()
         await until_nothing_waits(inbox)
     assert sorted(await effects(database)) == ["$1", "$2"]
+
+
+async def test_taps_keep_the_order_of_each_person_and_wait_for_nobody_else(database: Database) -> None:
+    begun: list[str] = []
+    slow = asyncio.Event()
+
+    async def handle(stored: StoredEvent) -> Sequence[Write]:
+        begun.append(stored.event_id)
+        if stored.event["sender"] == "@slow:a":
+            await slow.wait()
+        return []
+
+    taps = [
+        {**event(number), "type": "m.reaction", "sender": sender}
+        for number, sender in enumerate(("@slow:a", "@slow:a", "@b:a", "@b:a", "@c:a"))
+    ]
+    async with running(database, handle) as inbox:
+        await inbox.accept(taps)
+        while len(begun) < 4:
+            await asyncio.sleep(0.01)
+        assert sorted(begun) == ["$0", "$2", "$3", "$4"]
+        assert begun.index("$2") < begun.index("$3")
+        slow.set()
+        await until_nothing_waits(inbox)
+    assert begun[-1] == "$1"

@@ -22,7 +22,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     posting_of,
 )
-from wallet_appservice.ledger.view import StoredRefusal, View
+from wallet_appservice.ledger.view import Loaded, StoredRefusal, View, Wanted
 
 
 @pytest.fixture
@@ -182,11 +182,11 @@ async def test_a_batch_that_is_halved_is_applied_before_those_behind_it(
     ledger: Ledger[str], store: MemoryStore
 ) -> None:
     async with being_written(
-        ledger, store, tea("1", 300), tea("poisoned", 100, POISON), tea("2", 300), tea("3", 300)
+        ledger, store, tea("poisoned", 100, POISON), tea("1", 300), tea("2", 300), tea("3", 300)
     ) as first:
         behind = await ask(ledger, *(tea(f"behind {number}", 10) for number in range(20)))
     answers = await asyncio.gather(*first, return_exceptions=True)
-    assert [isinstance(answer, SubmissionFailed) for answer in answers] == [False, True, False, False]
+    assert [isinstance(answer, SubmissionFailed) for answer in answers] == [True, False, False, False]
     assert [refusals(await task)[0] for task in behind].count(None) == 10
     stored = sorted(store.transfers.values(), key=lambda item: item.position)[1:]
     assert [item.position for item in stored] == [*range(2, 15)]
@@ -241,6 +241,7 @@ async def test_callers_who_ask_again_when_answered_come_in_two_halves(
 ) -> None:
     """So one half is judged and answered while the other one is written."""
     store.batch_sizes.clear()
+    store.commit_seconds = 0.02
 
     async def call(caller: int) -> None:
         for number in range(4):
@@ -249,6 +250,25 @@ async def test_callers_who_ask_again_when_answered_come_in_two_halves(
     await asyncio.gather(*(call(caller) for caller in range(2 * engine.SPLIT_SUBMISSIONS_MIN)))
     assert max(store.batch_sizes[:-1]) <= engine.SPLIT_SUBMISSIONS_MIN + 1
     assert store.balance(BOB.id) == 8 * engine.SPLIT_SUBMISSIONS_MIN
+
+
+async def test_an_answer_does_not_wait_for_the_batch_behind_it(
+    ledger: Ledger[str], store: MemoryStore
+) -> None:
+    """Which may have to wait for another process's lock; the answers are ready."""
+    original, may_load = store.load, asyncio.Event()
+
+    async def load(wanted: Wanted) -> Loaded:
+        await may_load.wait()
+        return await original(wanted)
+
+    async with being_written(ledger, store, tea("1", 600)) as first:
+        behind = await ask(ledger, tea("2", 300))
+        store.load = load  # type: ignore[method-assign]
+    assert refusals(await first[0]) == [None]
+    assert not behind[0].done()
+    may_load.set()
+    assert refusals(await behind[0]) == [None]
 
 
 async def test_a_refusal_judged_ahead_is_stored_with_its_batch(

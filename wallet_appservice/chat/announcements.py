@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
@@ -18,9 +18,16 @@ from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id, lo
 from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies
 from wallet_appservice.chat.merchant_receipts import merchant_sentence
-from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord
+from wallet_appservice.payments.records import (
+    HOLD_SECONDS,
+    Movement,
+    PaymentKind,
+    PaymentRecord,
+    PaymentState,
+)
 from wallet_appservice.payments.till import RoomNotShared
 
+PAYMENT_SUBJECT: Final = "payment"
 DisplayName = Callable[[UserId], Awaitable[str | None]]
 
 
@@ -72,13 +79,19 @@ class RoomAnnouncer:
             return None
         try:
             room = await self._rooms.room(movement.room_id)
+            if {movement.payer, self._wallet_user} <= room.members.joined.keys():
+                return room
         except MatrixRefused as error:
-            raise RoomNotShared from error
-        if not {movement.payer, self._wallet_user} <= room.members.joined.keys():
+            if movement.needs_room:
+                raise RoomNotShared from error
+        if movement.needs_room:
             raise RoomNotShared
-        return room
+        return None
 
     async def _name(self, user: UserId, room: Room | None) -> str:
+        if user == self._wallet_user:
+            # No sentence names the wallet.
+            return localpart_of(user)
         if room is not None and user in room.members.joined:
             return room.name_of(user)
         return shown_name(user, await self._display_name(user))
@@ -139,7 +152,9 @@ def receipt_writes(
         with speaking(languages[user]):
             return receipt_message(record, names=names, currencies=currencies)
 
-    subject = f"payment:{record.id}"
+    # The end of a payment is about that payment; a refund is a payment of its own.
+    about = record.of if record.kind is PaymentKind.PAYMENT and record.of is not None else record.id
+    subject = f"{PAYMENT_SUBJECT}:{about}"
     present = room.members.joined.keys() if room is not None else frozenset()
     people = [user for user in record.people if user != wallet_user and user not in present]
     outgoing = [
@@ -169,21 +184,50 @@ def receipt_message(
         plain, formatted = merchant_sentence(record, record.merchant, amount=amount)
         content = notice(plain + memo, formatted=formatted + html.escape(memo))
         return {**content, "m.mentions": {"user_ids": list(record.people)}, RECEIPT: record.receipt}
-    if record.kind is PaymentKind.DEPOSIT:
-        sentence = _("{payee} got {amount} as a deposit")
-    elif record.kind is PaymentKind.WITHDRAWAL:
-        sentence = _("{payer} withdrew {amount}")
-    else:
-        sentence = _("{payer} paid {payee} {amount}")
     payer, payee = (isolated(names[user]) for user in (record.payer, record.payee))
-    text = sentence.format(payer=payer, payee=payee, amount=amount)
-    formatted = html.escape(sentence).format(
+    sentence, more = _sentences(record)
+    text = sentence.format(payer=payer, payee=payee, amount=amount) + memo
+    formatted = html.escape(sentence, quote=False).format(
         payer=pill(record.payer, payer),
         payee=pill(record.payee, payee),
         amount=f"<strong>{html.escape(amount)}</strong>",
-    )
-    content = notice(text + memo, formatted=formatted + html.escape(memo))
+    ) + html.escape(memo)
+    if more:
+        then = more.format(payee=payee, hours=HOLD_SECONDS // 3600)
+        text, formatted = f"{text}\n{then}", f"{formatted}<br>{html.escape(then)}"
+    content = notice(text, formatted=formatted)
     # Both are told: clients notify whom a message mentions.
     people = [user for user in (record.payer, record.payee) if user != record.receipt["wallet"]]
     content["m.mentions"] = {"user_ids": people}
     return {**content, RECEIPT: record.receipt}
+
+
+def _sentences(record: PaymentRecord) -> tuple[str, str]:
+    """What a receipt says, and what can be done about it ("" when nothing), their places still open."""
+    match record.kind:
+        case PaymentKind.DEPOSIT:
+            return _("{payee} got {amount} as a deposit"), ""
+        case PaymentKind.WITHDRAWAL:
+            return _("{payer} withdrew {amount}"), ""
+        case PaymentKind.REFUND:
+            return _("{payer} gave {amount} back to {payee}"), ""
+        case PaymentKind.RED_PACKET:
+            return _("{payer} put {amount} into a red packet"), ""
+        case PaymentKind.SHARE:
+            return _("{payee} found {amount} in a red packet"), ""
+        case PaymentKind.RETURN:
+            return _("{payee} got {amount} back, which nobody had taken"), ""
+        case PaymentKind.PAYMENT if record.state is PaymentState.PENDING:
+            return (
+                _("{payer} sent {payee} {amount}, which waits to be accepted"),
+                _(
+                    "{payee} can react with ✅ to accept or with ❌ to decline; "
+                    "after {hours} hours it goes back."
+                ),
+            )
+        case PaymentKind.PAYMENT if record.state is PaymentState.RETURNED:
+            return _("{payer} got {amount} back, which {payee} did not accept"), ""
+        case PaymentKind.PAYMENT if record.of is not None:
+            return _("{payee} accepted {amount} from {payer}"), ""
+        case PaymentKind.PAYMENT | PaymentKind.PURCHASE | PaymentKind.PAYOUT:
+            return _("{payer} paid {payee} {amount}"), ""

@@ -14,7 +14,7 @@ from appservices.vocabulary.money import Currencies, format_change, format_minor
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_user
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.confirmations import OPEN_SECONDS, Confirmations
-from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import PaymentKind, PaymentOrder, PaymentRecord, PaymentState
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.till import Outcome
 
@@ -154,22 +154,48 @@ class WalletCommands:
         )
 
     def _line(self, record: PaymentRecord, user: UserId) -> str:
-        names: tuple[str, str] = (_("{time}  {amount}  to {person}"), _("{time}  {amount}  from {person}"))
         incoming = record.payee == user
-        sentence, person = {
-            PaymentKind.DEPOSIT: (_("{time}  {amount}  deposit"), ""),
-            PaymentKind.WITHDRAWAL: (_("{time}  {amount}  withdrawal"), ""),
-        }.get(record.kind, (names[incoming], localpart_of(record.payer if incoming else record.payee)))
+        person = localpart_of(record.payer if incoming else record.payee)
         if record.merchant is not None:
             incoming = record.kind is not PaymentKind.PURCHASE
-            sentence, person = names[incoming], record.merchant.name
+            person = record.merchant.name
         moved_minor = record.money.amount_minor if incoming else -record.money.amount_minor
-        line = sentence.format(
+        line = _history_sentence(record, incoming=incoming).format(
             time=readable_time(record.at_ms),
             amount=format_change(moved_minor, self._currencies[record.money.currency]),
             person=isolated(person),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
+
+
+def _history_sentence(record: PaymentRecord, *, incoming: bool) -> str:
+    if record.state is PaymentState.RETURNED:
+        return _("{time}  {amount}  not accepted, went back")
+    if record.state is PaymentState.PENDING:
+        return (
+            _("{time}  {amount}  from {person}, waits for you to accept")
+            if incoming
+            else _("{time}  {amount}  waits for {person} to accept")
+        )
+    match record.kind:
+        case PaymentKind.DEPOSIT:
+            return _("{time}  {amount}  deposit")
+        case PaymentKind.WITHDRAWAL:
+            return _("{time}  {amount}  withdrawal")
+        case PaymentKind.RED_PACKET:
+            return _("{time}  {amount}  red packet")
+        case PaymentKind.SHARE:
+            return _("{time}  {amount}  from a red packet")
+        case PaymentKind.RETURN:
+            return _("{time}  {amount}  came back")
+        case PaymentKind.REFUND:
+            return (
+                _("{time}  {amount}  refund from {person}")
+                if incoming
+                else _("{time}  {amount}  refund to {person}")
+            )
+        case PaymentKind.PAYMENT | PaymentKind.PURCHASE | PaymentKind.PAYOUT:
+            return _("{time}  {amount}  from {person}") if incoming else _("{time}  {amount}  to {person}")
 
 
 def _count(text: str) -> int | None:

@@ -76,6 +76,67 @@ def read_amount(text: str, currencies: Currencies) -> AmountAndMemo:
         raise NotUnderstood(str(error)) from error
 
 
+def read_people(text: str, room: Room, *, own_server: str, people_max: int) -> tuple[list[UserId], str]:
+    """The users at the text's beginning and the memo after them, which begins with a word that names nobody
+    and names nobody later: who stands there would be left out unawares. Raises NotUnderstood."""
+    people: list[UserId] = []
+    rest = text.strip().lstrip(",")
+    while rest:
+        names_somebody = rest.startswith("@") or _QUOTED.match(rest) or _read_name(rest, room) is not None
+        if people and not names_somebody:
+            break
+        user, rest = read_user(rest, room, own_server=own_server)
+        people.append(user)
+        if len(people) > people_max:
+            sentence = _("One request can be split among {people_max} people at most.")
+            raise NotUnderstood(sentence.format(people_max=people_max))
+        rest = rest.strip().lstrip(",").strip()
+    words = rest.split()
+    for place, word in enumerate(words):
+        is_user = word.startswith("@") and _user_id(word, own_server) is not None
+        if is_user or _read_name(" ".join(words[place:]), room) is not None:
+            sentence = _("“{word}” stands behind other words: please name everybody first.")
+            raise NotUnderstood(sentence.format(word=_shown(word)))
+    return people, rest
+
+
+@dataclass(frozen=True, slots=True)
+class PacketWords:
+    money: Money
+    count: int
+    is_equal: bool
+    words: str
+
+
+def read_packet(text: str, currencies: Currencies) -> PacketWords:
+    """`20 EUR 5 equal happy new year`: an amount, for how many, and what else. Raises NotUnderstood."""
+    words = text.split()
+    if not words:
+        raise NotUnderstood(_("How much, and for how many?"))
+    amount_words = 1
+    if len(words) > 1 and (
+        (_has_digit(words[0]) and _is_currency(words[1], currencies))
+        or (not _has_digit(words[0]) and _has_digit(words[1]))
+    ):
+        amount_words = 2
+    try:
+        money = currencies.parse(" ".join(word.rstrip(_TRAILING) for word in words[:amount_words]))
+    except AmountUnreadable as error:
+        raise NotUnderstood(str(error)) from error
+    rest = words[amount_words:]
+    if not rest or not rest[0].isdecimal() or len(rest[0]) > 4 or (len(rest[0]) > 1 and int(rest[0][0]) == 0):
+        raise NotUnderstood(_("For how many people? Please write the number after the amount."))
+    if len(rest) > 1 and _has_digit(rest[1][:1]):
+        raise NotUnderstood(
+            _(
+                "“{word}” could belong to the amount: please write the amount in one piece, "
+                "and then for how many."
+            ).format(word=_shown(rest[1]))
+        )
+    is_equal = len(rest) > 1 and rest[1].casefold() == "equal"
+    return PacketWords(money, int(rest[0]), is_equal, " ".join(rest[2 if is_equal else 1 :]))
+
+
 def _checked(money: Money, memo_words: list[str], currency_follows: bool) -> AmountAndMemo:
     """Refuses what may be the rest of an amount: `1 000 EUR` is not 1 with the memo “000 EUR”."""
     if memo_words and not currency_follows and _has_digit(memo_words[0][:1]):

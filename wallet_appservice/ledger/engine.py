@@ -217,11 +217,16 @@ class Ledger(Generic[Effect]):
         A caller that is cancelled does not cancel what it submitted. Raises LedgerUnavailable,
         SubmissionFailed, SubmissionTooBig, or what the submission's own `effects` raised.
         """
-        return (await self._submit(submission)).transfers
+        waiting = self._prepared(submission)
+        if len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
+            await self._wait_for_place()
+        return (await self._enqueue(waiting)).transfers
 
     async def open_accounts(self, *accounts: NewAccount) -> tuple[AccountResult, ...]:
         """Opens accounts that are missing. Raises as `submit` does."""
-        return (await self._submit(Submission(accounts=accounts))).accounts
+        waiting = self._prepared(Submission(accounts=accounts))
+        await self._wait_for_place()
+        return (await self._enqueue(waiting)).accounts
 
     async def expire_pending(
         self, effects: Callable[[Transfer, TransferResult], Sequence[Effect]] | None = None
@@ -266,25 +271,29 @@ class Ledger(Generic[Effect]):
         bounded = max(1, min(limit, PAGE_TRANSFERS_MAX))
         return await self._store.transfers_of(account_id, limit=bounded, before=before)
 
-    async def _submit(self, submission: Submission[Effect]) -> _Answer:
+    def _prepared(self, submission: Submission[Effect]) -> _Waiting[Effect]:
+        """Tells faults that are the caller's alone before the submission waits."""
         if len(submission.transfers) + len(submission.accounts) > SUBMISSION_ITEMS_MAX:
             raise SubmissionTooBig(f"a submission has at most {SUBMISSION_ITEMS_MAX} transfers and accounts")
         if not self._accepts:
             raise LedgerUnavailable("the ledger is not running")
         contents = [content_refusal(transfer) for transfer in submission.transfers]
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
-        waiting = _Waiting(submission, contents, account_ids, answer)
+        return _Waiting(submission, contents, account_ids, asyncio.get_running_loop().create_future())
+
+    async def _wait_for_place(self) -> None:
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
             self._place.clear()
             await self._place.wait()
         if self._has_ended:
-            # It found its place in the queue only when nobody took from it any more.
+            # There is place only because nobody takes from the queue any more.
             raise LedgerUnavailable("the ledger was stopped")
+
+    def _enqueue(self, waiting: _Waiting[Effect]) -> asyncio.Future[_Answer]:
         self._waiting.append(waiting)
         self._arrival.set()
         self._continue_ahead()
-        return await answer
+        return waiting.answer
 
     async def _read_due(self, after: int) -> tuple[StoredTransfer, ...]:
         try:

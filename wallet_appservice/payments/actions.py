@@ -21,6 +21,7 @@ from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Admission, Gate, Spending
 from wallet_appservice.payments.records import (
+    HOLD_SECONDS,
     MEMO_LENGTH_MAX,
     Authority,
     Balance,
@@ -50,8 +51,12 @@ class Payments:
         payment_max: int,
         user_exists: Callable[[UserId], Awaitable[bool]],
         gate: Gate | None = None,
+        waits_for_acceptance: Callable[[UserId], Awaitable[bool]] | None = None,
     ) -> None:
-        """`payment_max` is in whole units of each currency; without a gate the default limits hold."""
+        """`payment_max` is in whole units of each currency; without a gate the default limits hold.
+
+        `waits_for_acceptance` says of a payee whether what comes in unasked waits until they accept it.
+        """
         self.till = till
         self.currencies: Currencies = till.currencies
         self.wallet_user = till.wallet_user
@@ -66,6 +71,7 @@ class Payments:
             operator=OperatorLimits(payment_max=payment_max),
             clock=system_clock,
         )
+        self._waits_for_acceptance = waits_for_acceptance
 
     def keys(self) -> dict[str, str]:
         """The public keys that receipts are verified with: key id → unpadded base64."""
@@ -207,6 +213,33 @@ class Payments:
             reference=clean_memo(order.memo),
         )
 
+    def judge_amount(self, money: Money, memo: str) -> PaymentRefused | None:
+        """Why so much can't be moved at once, whoever is to pay it, or be said with it."""
+        currency = self.currencies.get(money.currency)
+        if currency is None:
+            return self.refused(PaymentRefusal.CURRENCY_UNKNOWN, money)
+        if money.amount_minor > self._payment_max * 10**currency.exponent:
+            return self.refused(PaymentRefusal.AMOUNT_TOO_LARGE, money)
+        if len(clean_memo(memo)) > MEMO_LENGTH_MAX:
+            return self.refused(PaymentRefusal.MEMO_TOO_LONG, money)
+        return None
+
+    def refused(self, refusal: PaymentRefusal, money: Money, **words: str) -> PaymentRefused:
+        """A refusal with the words that its sentence may need of this wallet, and those given."""
+        currency = self.currencies.get(money.currency)
+        payment_max = format_minor(self._payment_max * 10**currency.exponent, currency) if currency else ""
+        own = {
+            "server": server_of(self.wallet_user),
+            "currencies": ", ".join(self.currencies),
+            "payment_max": payment_max,
+            "memo_length_max": str(MEMO_LENGTH_MAX),
+        }
+        return PaymentRefused(refusal, {**own, **words})
+
+    async def can_be_paid(self, user: UserId) -> bool:
+        """Whether there is such a person here."""
+        return user not in self._service_users and await self._user_exists(user)
+
     async def balances(self, user: UserId) -> list[Balance]:
         """The user's money, one entry per currency they have an account in; the default one always."""
         accounts = await self._ledger.accounts_of(user)
@@ -275,6 +308,13 @@ class Payments:
                 return await self.till.tell_alone(admitted, tell)
             admission = admitted
         debit, credit = self._accounts(order, kind)
+        # What somebody asked for themselves they have accepted beforehand.
+        is_held = (
+            kind is PaymentKind.PAYMENT
+            and not order.subject
+            and self._waits_for_acceptance is not None
+            and await self._waits_for_acceptance(order.payee)
+        )
         movement = Movement(
             id=order.id,
             kind=kind,
@@ -287,6 +327,9 @@ class Payments:
             room_id=order.room_id,
             in_reply_to=order.in_reply_to,
             subject=order.subject,
+            hold_seconds=HOLD_SECONDS if is_held else None,
+            # What a request or an order asks for is paid also when its room is gone.
+            needs_room=not order.subject,
         )
         return await self.till.move(movement, tell=tell, admission=admission, once=once)
 
@@ -316,19 +359,15 @@ class Payments:
             return self._refused(PaymentRefusal.PAYER_UNKNOWN, order)
         if kind is PaymentKind.DEPOSIT and user in self._service_users:
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
-        currency = self.currencies.get(order.money.currency)
-        if currency is None:
-            return self._refused(PaymentRefusal.CURRENCY_UNKNOWN, order)
-        if order.money.amount_minor > self._payment_max * 10**currency.exponent:
-            return self._refused(PaymentRefusal.AMOUNT_TOO_LARGE, order)
-        if len(clean_memo(order.memo)) > MEMO_LENGTH_MAX:
-            return self._refused(PaymentRefusal.MEMO_TOO_LONG, order)
+        refused = self.judge_amount(order.money, order.memo)
+        if refused is not None:
+            return refused
         if order.payee == order.payer:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
         if server_of(order.payee) != server_of(self.wallet_user):
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
-        if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and (
-            order.payee in self._service_users or not await self._user_exists(order.payee)
+        if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and not (
+            await self.can_be_paid(order.payee)
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
@@ -351,18 +390,7 @@ class Payments:
     def _refused(
         self, refusal: PaymentRefusal, order: PaymentOrder, *, available: str = ""
     ) -> PaymentRefused:
-        currency = self.currencies.get(order.money.currency)
-        payment_max = format_minor(self._payment_max * 10**currency.exponent, currency) if currency else ""
-        return PaymentRefused.because(
-            refusal,
-            server=server_of(self.wallet_user),
-            currencies=", ".join(self.currencies),
-            payment_max=payment_max,
-            memo_length_max=str(MEMO_LENGTH_MAX),
-            payer=order.payer,
-            payee=order.payee,
-            available=available,
-        )
+        return self.refused(refusal, order.money, payer=order.payer, payee=order.payee, available=available)
 
 
 def in_history_of(user: UserId) -> ColumnElement[bool]:

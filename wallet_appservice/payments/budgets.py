@@ -23,7 +23,7 @@ from appservices.vocabulary.money import Currencies, CurrencyCode, format_minor
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.pins import told_privately
 from wallet_appservice.payments.records import PaymentKind, PaymentState
-from wallet_appservice.payments.settings import setting_writes, settings_of
+from wallet_appservice.payments.settings import change_settings, setting_writes, settings_of
 from wallet_appservice.storage.limit_tables import budget_warnings
 from wallet_appservice.storage.payment_tables import payments
 
@@ -73,21 +73,16 @@ class Budgets:
     async def set(self, user: UserId, currency: CurrencyCode, budget_minor: int | None) -> None:
         """Sets the month's budget; None takes it away."""
         text = None if budget_minor is None else str(budget_minor)
-        async with self._database.begin() as work:
-            await work.apply(
-                [
-                    *setting_writes(user, setting_name(currency), text),
-                    audit_write(
-                        at_ms=self._clock(),
-                        actor=user,
-                        action=AuditAction.BUDGET,
-                        subject=user,
-                        currency=currency,
-                        amount_minor=text or "none",
-                    ),
-                ]
-            )
-            await work.commit()
+        audited = audit_write(
+            at_ms=self._clock(),
+            actor=user,
+            action=AuditAction.BUDGET,
+            subject=user,
+            currency=currency,
+            amount_minor=text or "none",
+        )
+        writes = [*setting_writes(user, setting_name(currency), text), audited]
+        await change_settings(self._database, writes)
 
     async def spent_minor(self, user: UserId, currency: CurrencyCode) -> int:
         """What the user has spent this month, by UTC, less what came back to them."""

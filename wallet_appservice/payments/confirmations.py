@@ -64,6 +64,8 @@ class Confirmation:
 
     order: PaymentOrder
     state: ConfirmationState
+    authority: Authority | None
+    """How it was claimed; None while it is open."""
     created_at_ms: int
     expires_at_ms: int
 
@@ -87,6 +89,12 @@ _MOVE: Final = (
     update(confirmations)
     .where(_c.id == bindparam("of_id"), _c.state == bindparam("old_state"))
     .values(state=bindparam("new_state"), changed_at_ms=bindparam("now_ms"))
+)
+# Whatever somebody else has made of it meanwhile: the money has moved.
+_PAID: Final = (
+    update(confirmations)
+    .where(_c.id == bindparam("of_id"))
+    .values(state=ConfirmationState.PAID.value, changed_at_ms=bindparam("now_ms"))
 )
 
 
@@ -168,15 +176,16 @@ class Confirmations:
         if waiting.state is ConfirmationState.OPEN:
             if authority is not Authority.CONFIRMED and await self.needs_proof(waiting):
                 return PaymentRefused.because(PaymentRefusal.CONFIRMATION_NEEDED, chat_max="")
-            if not await self._claim(id, authority):
-                waiting = await self.find(user, id) or waiting
+            await self._claim(id, authority)
+            waiting = await self.find(user, id) or waiting
         if waiting.state in (
             ConfirmationState.CANCELLED,
             ConfirmationState.EXPIRED,
             ConfirmationState.REFUSED,
         ):
             return waiting.state
-        return await self._carry_out(replace(waiting.order, authority=authority))
+        # Whoever asks again goes on with what was claimed, and with the proof that was given for it.
+        return await self._carry_out(replace(waiting.order, authority=waiting.authority or authority))
 
     async def cancel(self, user: UserId, id: TransferId) -> ConfirmationState:
         """The payer does not want it; the state that it has then."""
@@ -203,7 +212,8 @@ class Confirmations:
             limit=SWEEP_MAX,
         ):
             try:
-                await self._carry_out(replace(_confirmation(row).order, authority=Authority(row.authority)))
+                left = _confirmation(row)
+                await self._carry_out(replace(left.order, authority=left.authority or Authority.SESSION))
             except LedgerUnavailable:
                 logger.warning("confirmed payment %s is still to be made", row.id)
         old = (
@@ -218,12 +228,9 @@ class Confirmations:
     async def _carry_out(self, order: PaymentOrder) -> Outcome:
         def tell(outcome: Outcome) -> Sequence[Write]:
             if isinstance(outcome, PaymentRecord):
-                state = ConfirmationState.PAID
-            elif outcome.refusal in _FINAL:
-                state = ConfirmationState.REFUSED
-            else:
-                # Such as the day's limit: another day, or after a change, the same order may pass.
-                state = ConfirmationState.OPEN
+                return [Write(_PAID, {"of_id": order.id, "now_ms": self._clock()})]
+            # After another refusal, such as by the day's limit, the same order may pass later.
+            state = ConfirmationState.REFUSED if outcome.refusal in _FINAL else ConfirmationState.OPEN
             return [
                 Write(
                     _MOVE,
@@ -326,6 +333,7 @@ def _confirmation(row: Row[Any]) -> Confirmation:
             subject=row.subject,
         ),
         state=ConfirmationState(row.state),
+        authority=Authority(row.authority) if row.authority else None,
         created_at_ms=row.created_at_ms,
         expires_at_ms=row.expires_at_ms,
     )

@@ -32,7 +32,7 @@ class OperatorLimits:
 
     payment_max: int = 10_000
     day_max: int = 20_000
-    chat_max: int = 100
+    chat_max: int = 200
     no_pin_max: int = 50
     """The most that a payment code may charge without PIN or passkey."""
 

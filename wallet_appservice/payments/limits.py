@@ -28,6 +28,7 @@ from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.payments.limit_rules import (
+    LimitKind,
     Limits,
     OperatorLimits,
     day_of,
@@ -200,6 +201,11 @@ class Gate:
         limits = seen.limits
         if spending.authority is Authority.OPERATOR:
             return None
+        highest_minor = self.operator.minor(LimitKind.PAYMENT, currency)
+        if amount_minor > highest_minor:
+            return PaymentRefused.because(
+                PaymentRefusal.AMOUNT_TOO_LARGE, payment_max=format_minor(highest_minor, currency)
+            )
         if amount_minor > limits.payment_minor:
             return PaymentRefused.because(
                 PaymentRefusal.OWN_LIMIT, own_max=format_minor(limits.payment_minor, currency)
@@ -287,6 +293,10 @@ class Admission:
     async def made(self) -> None:
         """The money has moved. Never raises."""
         await self._gate._tell_spent(self._spending, self._seen.settings)
+
+    def close(self) -> None:
+        """The same as `end`, for contextlib.closing."""
+        self.end()
 
     def end(self) -> None:
         """The movement has ended, whatever came of it. Ending again does nothing."""

@@ -12,6 +12,8 @@ from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.values import NewAccount
 
 MEMO_LENGTH_MAX = 200
+HOLD_SECONDS = 24 * 3600
+"""How long a payment waits for its payee's acceptance before it goes back."""
 
 
 class PaymentKind(StrEnum):
@@ -45,6 +47,14 @@ class PaymentState(StrEnum):
     POSTED = "posted"
     RETURNED = "returned"
     """What was held went back; nothing moved."""
+
+
+class Ending(StrEnum):
+    """How a pending payment ends."""
+
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    EXPIRED = "expired"
 
 
 class Authority(StrEnum):
@@ -122,6 +132,9 @@ class Movement:
     hold_seconds: int | None = None
     """For how long the money is only held, waiting for the payee's acceptance; None moves it at once."""
     merchant: MerchantName | None = None
+    needs_room: bool = True
+    """Whether a room that the payer or the wallet has left is a reason to refuse; else people are told
+    directly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +155,10 @@ class PaymentRecord:
     subject: str = ""
     of: TransferId | None = None
     merchant: MerchantName | None = None
+    expires_at_ms: int | None = None
+    """When a pending payment goes back; kept when it has ended."""
+    end_receipt: Mapping[str, Any] | None = None
+    """The receipt of how a pending payment ended."""
 
     @property
     def people(self) -> tuple[UserId, ...]:

@@ -35,6 +35,30 @@ class PaymentRefusal(StrEnum):
     PIN_WRONG = "pin_wrong"
     PASSKEY_WRONG = "passkey_wrong"
     TOO_BUSY = "too_busy"
+    # Of payments that wait for acceptance, and of refunds.
+    HOLD_OVER = "hold_over"
+    PAYMENT_UNKNOWN = "payment_unknown"
+    REFUND_IMPOSSIBLE = "refund_impossible"
+    REFUND_CURRENCY = "refund_currency"
+    REFUND_TOO_LARGE = "refund_too_large"
+    # Of requests.
+    ASKED_INVALID = "asked_invalid"
+    ASKED_IS_ASKER = "asked_is_asker"
+    ASKED_TWICE = "asked_twice"
+    PEOPLE_TOO_MANY = "people_too_many"
+    ASKED_ELSEWHERE = "asked_elsewhere"
+    ASKED_UNKNOWN = "asked_unknown"
+    SHARE_TOO_SMALL = "share_too_small"
+    OPEN_TOO_MANY = "open_too_many"
+    REQUEST_UNKNOWN = "request_unknown"
+    REQUEST_OVER = "request_over"
+    # Of red packets.
+    PACKET_COUNT_INVALID = "packet_count_invalid"
+    PACKET_TOO_LARGE = "packet_too_large"
+    PACKET_TOO_SMALL = "packet_too_small"
+    PACKET_UNKNOWN = "packet_unknown"
+    PACKET_EMPTY = "packet_empty"
+    PACKET_OVER = "packet_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +140,67 @@ REFUSALS = {
     PaymentRefusal.TOO_BUSY: Outside(
         429, "M_LIMIT_EXCEEDED", "Too many PINs are being checked at this moment; try again."
     ),
+    PaymentRefusal.HOLD_OVER: Outside(
+        409, "DEV_WEFT_NOT_PENDING", "This payment does not wait to be accepted any more."
+    ),
+    PaymentRefusal.PAYMENT_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such payment to you."),
+    PaymentRefusal.REFUND_IMPOSSIBLE: Outside(
+        409,
+        "DEV_WEFT_REFUND_IMPOSSIBLE",
+        "Only what somebody has paid you can be given back, and only once you have it.",
+    ),
+    PaymentRefusal.REFUND_CURRENCY: Outside(
+        400, "DEV_WEFT_REFUND_CURRENCY", "A refund is in the currency of its payment, {currency}."
+    ),
+    PaymentRefusal.REFUND_TOO_LARGE: Outside(
+        400, "DEV_WEFT_REFUND_TOO_LARGE", "Of this payment {left} can still be given back."
+    ),
+    PaymentRefusal.ASKED_INVALID: Outside(
+        400, "DEV_WEFT_ASKED_UNKNOWN", "Whom you ask is a Matrix user, such as @bob:{server}."
+    ),
+    PaymentRefusal.ASKED_IS_ASKER: Outside(
+        400, "DEV_WEFT_ASKED_IS_ASKER", "You can't ask yourself for money."
+    ),
+    PaymentRefusal.ASKED_TWICE: Outside(400, "DEV_WEFT_ASKED_TWICE", "{asked} is named twice."),
+    PaymentRefusal.PEOPLE_TOO_MANY: Outside(
+        400, "DEV_WEFT_PEOPLE_TOO_MANY", "One request can be split among {people_max} people at most."
+    ),
+    PaymentRefusal.ASKED_ELSEWHERE: Outside(
+        400,
+        "DEV_WEFT_ASKED_ELSEWHERE",
+        "{asked} has an account on another server, and this wallet asks people of {server} only.",
+    ),
+    PaymentRefusal.ASKED_UNKNOWN: Outside(
+        404, "DEV_WEFT_ASKED_UNKNOWN", "There is no user {asked} here to ask."
+    ),
+    PaymentRefusal.SHARE_TOO_SMALL: Outside(
+        400, "DEV_WEFT_SHARE_TOO_SMALL", "That is too little to be split among so many."
+    ),
+    PaymentRefusal.OPEN_TOO_MANY: Outside(
+        409,
+        "DEV_WEFT_OPEN_TOO_MANY",
+        "You have {open_max} of these open already: wait until some of them have ended.",
+    ),
+    PaymentRefusal.REQUEST_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such request of yours."),
+    PaymentRefusal.REQUEST_OVER: Outside(
+        409, "DEV_WEFT_REQUEST_OVER", "There is nothing to pay here any more: this request has ended."
+    ),
+    PaymentRefusal.PACKET_COUNT_INVALID: Outside(
+        400, "DEV_WEFT_PACKET_COUNT_INVALID", "A red packet is for 1 to {count_max} people."
+    ),
+    PaymentRefusal.PACKET_TOO_LARGE: Outside(
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "One red packet can hold {packet_max} at most."
+    ),
+    PaymentRefusal.PACKET_TOO_SMALL: Outside(
+        400, "DEV_WEFT_PACKET_TOO_SMALL", "That is too little for so many people: each must find something."
+    ),
+    PaymentRefusal.PACKET_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such red packet for you."),
+    PaymentRefusal.PACKET_EMPTY: Outside(
+        409, "DEV_WEFT_PACKET_EMPTY", "This red packet is empty: others were faster."
+    ),
+    PaymentRefusal.PACKET_OVER: Outside(
+        409, "DEV_WEFT_PACKET_OVER", "This red packet's time is over: what was left in it went back."
+    ),
 }
 
 
@@ -151,5 +236,6 @@ _PRIVATE = frozenset(
         PaymentRefusal.PIN_NOT_SET,
         PaymentRefusal.PIN_LOCKED,
         PaymentRefusal.PIN_WRONG,
+        PaymentRefusal.REFUND_TOO_LARGE,
     }
 )

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.exc import IntegrityError
+
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database
 from appservices.vocabulary.ids import UserId
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import Currencies, CurrencyCode
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.limit_rules import (
@@ -26,9 +28,10 @@ from wallet_appservice.payments.limit_rules import (
 )
 from wallet_appservice.payments.proofs import NO_PROOF, SECURITY, Proof, Proofs
 from wallet_appservice.payments.refusals import PaymentRefused
-from wallet_appservice.payments.settings import setting_writes, settings_of
+from wallet_appservice.payments.settings import change_settings, setting_writes, settings_of
 
-PROOF_TO_RAISE: Final = "A limit of your own is raised with your PIN or a passkey: set one up first."
+PROOF_TO_RAISE: Final = known("A limit of your own is raised with your PIN or a passkey: set one up first.")
+CHANGED_MEANWHILE: Final = known("Your limits were changed at the same moment; look at them and try again.")
 
 
 class NotAllowed(Exception):
@@ -94,22 +97,15 @@ class Security:
                 return refused
         elif not await self.proofs.has_any(by.user):
             raise NotAllowed(_("Set up a PIN or a passkey first."))
-        async with self._database.begin() as work:
-            was = (await settings_of(work, by.user)).get(ALWAYS_ASK) == "1"
-            if was != wanted:
-                await work.apply(
-                    [
-                        *setting_writes(by.user, ALWAYS_ASK, "1" if wanted else None),
-                        audit_write(
-                            at_ms=self._clock(),
-                            actor=by.user,
-                            action=AuditAction.ALWAYS_ASK,
-                            subject=by.user,
-                            wanted=wanted,
-                        ),
-                    ]
-                )
-                await work.commit()
+        audited = audit_write(
+            at_ms=self._clock(),
+            actor=by.user,
+            action=AuditAction.ALWAYS_ASK,
+            subject=by.user,
+            wanted=wanted,
+        )
+        writes = [*setting_writes(by.user, ALWAYS_ASK, "1" if wanted else None), audited]
+        await change_settings(self._database, writes)
         return None
 
     async def set_limits(
@@ -139,17 +135,38 @@ class Security:
             refused = await self._proven(by)
             if refused is not None:
                 return refused
+        try:
+            await self._keep_limits(by.user, currency, changed, old)
+        except IntegrityError as error:
+            raise NotAllowed(_(CHANGED_MEANWHILE)) from error
+        return None
+
+    async def may_set_up(self, by: Requester) -> bool:
+        """Whether this session may set up the first PIN or passkey, or has one to prove a change with."""
+        return by.is_strong or await self.proofs.has_any(by.user)
+
+    async def _keep_limits(
+        self,
+        user: UserId,
+        currency: CurrencyCode,
+        changed: Mapping[LimitKind, int | None],
+        old: Mapping[LimitKind, int | None],
+    ) -> None:
         async with self._database.begin() as work:
+            now = await settings_of(work, user)
+            if any(own_limit(now, kind, currency) != old[kind] for kind in changed):
+                # Whether it needs a proof was judged by what was before.
+                raise NotAllowed(_(CHANGED_MEANWHILE))
             for kind, value in changed.items():
                 text = None if value is None else str(value)
                 await work.apply(
                     [
-                        *setting_writes(by.user, setting_name(kind, currency), text),
+                        *setting_writes(user, setting_name(kind, currency), text),
                         audit_write(
                             at_ms=self._clock(),
-                            actor=by.user,
+                            actor=user,
                             action=AuditAction.LIMIT,
-                            subject=by.user,
+                            subject=user,
                             kind=kind.value,
                             currency=currency,
                             amount_minor=text or "operator's",
@@ -157,11 +174,6 @@ class Security:
                     ]
                 )
             await work.commit()
-        return None
-
-    async def may_set_up(self, by: Requester) -> bool:
-        """Whether this session may set up the first PIN or passkey, or has one to prove a change with."""
-        return by.is_strong or await self.proofs.has_any(by.user)
 
     async def _proven(self, by: Requester) -> PaymentRefused | None:
         if await self.proofs.has_any(by.user):

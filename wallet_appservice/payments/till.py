@@ -9,11 +9,12 @@ and when, is the use case's to say before.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import AccountId, RoomId, TransferId, UserId, derived_id
@@ -26,10 +27,15 @@ from wallet_appservice.ledger.values import (
     TransferMode,
     TransferRefusal,
     TransferResult,
+    expiry_of,
+    posting_of,
+    voiding_of,
 )
+from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.receipts import sign_receipt
 from wallet_appservice.payments.records import (
+    Ending,
     MerchantName,
     Movement,
     PaymentKind,
@@ -46,6 +52,11 @@ Tell = Callable[[Outcome], Sequence[Write]]
 its caller's language, perhaps several times, and for a repetition again."""
 
 _INSERT: Final = insert(payments)
+_END: Final = (
+    update(payments)
+    .where(payments.c.id == bindparam("at_id"), payments.c.state == PaymentState.PENDING.value)
+    .values(state=bindparam("new_state"), end_receipt=bindparam("new_receipt"))
+)
 _CODES: Final = {
     PaymentKind.PAYMENT: TransferCode.PAYMENT,
     PaymentKind.DEPOSIT: TransferCode.DEPOSIT,
@@ -71,7 +82,7 @@ class Announcer(Protocol):
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         """Looks up what the receipt's sentence needs; the result makes the outbox rows.
 
-        Raises RoomNotShared when the movement names a room in which payer and wallet are not both.
+        Raises RoomNotShared when the movement needs a room in which payer and wallet are not both.
         """
         ...
 
@@ -175,6 +186,53 @@ class Till:
             return await self.record(movement.id) or outcome
         return outcome
 
+    async def end(self, record: PaymentRecord, ending: Ending, *, tell: Tell = tell_nothing) -> Outcome:
+        """Ends a pending payment, once: whoever comes later is told that it waits no more, or, having asked
+        for the same, how it ended. Both sides get a receipt of it that names the first one.
+
+        Raises LedgerUnavailable.
+        """
+        held = await self.ledger.transfer(record.id)
+        if held is None or record.state is not PaymentState.PENDING:
+            return await self.tell_alone(PaymentRefused.because(PaymentRefusal.HOLD_OVER), tell)
+        transfer = _ending(held.transfer, ending)
+        movement = _of_end(record, transfer.id)
+        announce = await self._announcer.prepare(movement)
+        state = PaymentState.POSTED if ending is Ending.ACCEPTED else PaymentState.RETURNED
+        outcomes: list[Outcome] = []
+        endings: list[list[Write]] = []
+
+        def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
+            result = results[0]
+            outcomes.clear()
+            endings.clear()
+            if result.refusal is not None:
+                outcomes.append(PaymentRefused.because(PaymentRefusal.HOLD_OVER))
+                return tell(outcomes[0])
+            receipt = sign_receipt(
+                movement, state=state, at_ms=result.at_ms, wallet=self.wallet_user, key=self.signing_key
+            )
+            ended = replace(record, state=state, end_receipt=receipt)
+            outcomes.append(ended)
+            shown = replace(
+                ended, id=transfer.id, of=record.id, at_ms=result.at_ms, receipt=receipt, subject=""
+            )
+            endings.append([_end(record, state, receipt), *announce(shown)])
+            return tell(ended) if result.replayed else [*endings[0], *tell(ended)]
+
+        context = copy_context()
+        (result,) = await self.ledger.submit(
+            Submission(
+                transfers=(transfer,),
+                effects=lambda results: context.run(effects, results),
+                on_commit=self._on_commit,
+            )
+        )
+        if result.replayed and endings:
+            await self._catch_up(endings[0])
+        outcome = outcomes[0]
+        return outcome if isinstance(outcome, PaymentRefused) else await self.record(record.id) or outcome
+
     async def record(self, id: TransferId) -> PaymentRecord | None:
         """The payment of that id, whoever made it."""
         async with self.database.read() as work:
@@ -194,7 +252,21 @@ class Till:
                 work.after_commit(self._on_commit)
                 await work.commit()
 
+    async def _catch_up(self, writes: Sequence[Write]) -> None:
+        """What belongs to an ending that the ledger made by itself, by a sweep that knew no record of it."""
+        first, *rest = writes
+        async with self.database.begin() as work:
+            if (await work.execute(first.statement, first.parameters)).rowcount:
+                await work.apply(rest)
+                work.after_commit(self._on_commit)
+                await work.commit()
+
+    def wake(self) -> None:
+        """To be called after a commit that may have written outbox rows."""
+        self._on_commit()
+
     def _made(self, movement: Movement, *, at_ms: int) -> PaymentRecord:
+        held_ms = None if movement.hold_seconds is None else movement.hold_seconds * 1000
         state = PaymentState.POSTED if movement.hold_seconds is None else PaymentState.PENDING
         return PaymentRecord(
             id=movement.id,
@@ -210,6 +282,7 @@ class Till:
             subject=movement.subject,
             of=movement.of,
             merchant=movement.merchant,
+            expires_at_ms=None if held_ms is None else at_ms + held_ms,
             receipt=sign_receipt(
                 movement, state=state, at_ms=at_ms, wallet=self.wallet_user, key=self.signing_key
             ),
@@ -242,6 +315,8 @@ def record_of(row: Row[Any]) -> PaymentRecord:
         subject=row.subject,
         of=TransferId(row.of_id) if row.of_id else None,
         merchant=MerchantName(**receipt["merchant"]) if "merchant" in receipt else None,
+        expires_at_ms=row.expires_at_ms,
+        end_receipt=json.loads(row.end_receipt) if row.end_receipt else None,
     )
 
 
@@ -289,5 +364,37 @@ def _insertion(record: PaymentRecord) -> Write:
             "of_id": record.of,
             "merchant_id": None if record.merchant is None else record.merchant.id,
             "merchant_side": merchant_side(record.kind, record.merchant).value,
+            "expires_at_ms": record.expires_at_ms,
         },
     )
+
+
+def _ending(held: Transfer, ending: Ending) -> Transfer:
+    id = TransferId(derived_id("ending", held.id, ending.value))
+    if ending is Ending.ACCEPTED:
+        return posting_of(held, id=id)
+    if ending is Ending.DECLINED:
+        return voiding_of(held, id=id)
+    return expiry_of(held)
+
+
+def _of_end(record: PaymentRecord, id: TransferId) -> Movement:
+    """The end of a pending payment as people are told of it."""
+    return Movement(
+        id=id,
+        kind=record.kind,
+        payer=record.payer,
+        payee=record.payee,
+        money=record.money,
+        debit=user_account(record.payer, record.money.currency),
+        credit=user_account(record.payee, record.money.currency),
+        memo=record.memo,
+        room_id=record.room_id,
+        of=record.id,
+        needs_room=False,
+    )
+
+
+def _end(record: PaymentRecord, state: PaymentState, receipt: Mapping[str, Any]) -> Write:
+    text = json.dumps(receipt, separators=(",", ":"), sort_keys=True)
+    return Write(_END, {"at_id": record.id, "new_state": state.value, "new_receipt": text})

@@ -75,12 +75,12 @@ def wallet_database_tables() -> list[Table]:
         merchant_tables,
         payment_tables,
         proof_tables,
+        red_packet_tables,
+        refund_tables,
+        request_tables,
         settings_tables,
     )
 
-    assert ledger_checkpoints.ledger_checkpoints.metadata is payment_tables.payments.metadata
-    assert category_tables.payment_categories.metadata is payment_tables.payments.metadata
-    assert merchant_tables.merchants.metadata is payment_tables.payments.metadata
     return [*chassis_tables.metadata.sorted_tables, *wallet_tables.metadata.sorted_tables]
 
 

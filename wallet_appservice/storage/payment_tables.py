@@ -30,6 +30,9 @@ payments = Table(
     # The merchant whose money it was or became, and on which side the merchant stands: `payer` or `payee`.
     Column("merchant_id", LedgerIdType),
     Column("merchant_side", String(8), nullable=False, server_default=""),
+    # Until when a pending payment waits for its payee; the receipt of how it ended, once it has.
+    Column("expires_at_ms", BigInteger),
+    Column("end_receipt", Text),
     # A merchant's money is not its owner's, so what a shop takes does not slow its owner's history down.
     Index(
         "payments_by_payer",
@@ -62,4 +65,5 @@ payments = Table(
         postgresql_where=text("kind = 'purchase'"),
         sqlite_where=text("kind = 'purchase'"),
     ),
+    Index("payments_by_expiry", "state", "expires_at_ms"),
 )

@@ -10,6 +10,6 @@ wallet_settings = Table(
     "wallet_settings",
     metadata,
     Column("user_id", String(255), primary_key=True),
-    Column("name", String(32), primary_key=True),
+    Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )

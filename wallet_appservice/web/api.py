@@ -12,47 +12,34 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from appservices.chassis.signed_in import SessionGuard
-from appservices.chassis.web_errors import ApiError, ApiRoute, ErrorBody
-from appservices.vocabulary.ids import RoomId, TransferId, UserId, is_user_id
-from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
+from appservices.chassis.web_errors import ApiError, ApiRoute
+from appservices.vocabulary.ids import RoomId, TransferId, UserId
+from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
 from wallet_appservice.payments.proofs import Proofs, purpose_of
-from wallet_appservice.payments.records import (
-    MEMO_LENGTH_MAX,
-    Authority,
-    PaymentKind,
-    PaymentOrder,
-    PaymentRecord,
-)
+from wallet_appservice.payments.records import Authority, PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
+from wallet_appservice.web.api_values import (
+    AmountText,
+    CurrencyText,
+    LedgerId,
+    MemoText,
+    PaymentBody,
+    RoomText,
+    UserText,
+    errors,
+    payment_body,
+    unavailable,
+)
 from wallet_appservice.web.security_api import ProofBody
 
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
 POSITION_MAX: Final = 2**63 - 1
-LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
-
-
-def amount_of(text: str) -> str:
-    if int(text) > AMOUNT_MINOR_MAX:
-        raise ValueError(f"an amount is at most {AMOUNT_MINOR_MAX} minor units")
-    return text
-
-
-def _user(text: str) -> str:
-    if not is_user_id(text):
-        raise ValueError("a Matrix user id looks like @bob:example.org")
-    return text
-
-
-def one_line(text: str) -> str:
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("this is one line without control characters")
-    return text
 
 
 class KeysBody(BaseModel):
@@ -75,20 +62,6 @@ class BalancesBody(BaseModel):
     balances: list[BalanceBody]
 
 
-class PaymentBody(BaseModel):
-    id: str
-    kind: PaymentKind
-    state: str
-    payer: str
-    payee: str
-    amount_minor: str
-    currency: str
-    memo: str
-    at_ms: int
-    room_id: str | None
-    receipt: dict[str, Any] = Field(description="The signed receipt, schema dev.weft.receipt.")
-
-
 class PaymentsBody(BaseModel):
     payments: list[PaymentBody] = Field(description="Newest first.")
     next_before: str | None = Field(description="Send it as `before` for the next page; null on the last.")
@@ -98,30 +71,13 @@ class NewPaymentBody(ProofBody):
     """A payment you want to make. You are its payer."""
 
     id: LedgerId = Field(description="Yours to choose, at random. The same id again pays once.")
-    payee: Annotated[str, Field(max_length=255), AfterValidator(_user)] = Field(examples=["@bob:example.org"])
-    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(amount_of)] = Field(
-        description="In minor units, as a string.", examples=["1250"]
-    )
-    currency: str = Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])
-    memo: Annotated[str, Field(max_length=MEMO_LENGTH_MAX), AfterValidator(one_line)] = ""
-    room_id: Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")] | None = Field(
+    payee: UserText
+    amount_minor: AmountText
+    currency: CurrencyText
+    memo: MemoText = ""
+    room_id: RoomText = Field(
         default=None, description="Where the receipt is to be posted; you and the wallet are both there."
     )
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    described = {
-        400: "The request is not what it should be.",
-        401: "No session, or one that has ended.",
-        402: "The payer has too little.",
-        403: "Not allowed.",
-        404: "There is no such thing of yours.",
-        409: "The id was used for another payment.",
-        413: "The body is too large.",
-        429: "Too many tries.",
-        503: "The wallet can't answer now; nothing was lost, ask again.",
-    }
-    return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
 
 
 def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further: APIRouter) -> APIRouter:
@@ -135,13 +91,13 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
     async def keys() -> KeysBody:
         return KeysBody(service=payments.wallet_user, keys=payments.keys())
 
-    @router.get("/v1/balance", summary="Your money", tags=["money"], responses=_errors(401, 503))
+    @router.get("/v1/balance", summary="Your money", tags=["money"], responses=errors(401, 503))
     async def balance(request: Request) -> BalancesBody:
         user = (await guard.require_api(request)).user_id
         try:
             balances = await payments.balances(user)
         except LedgerUnavailable as error:
-            raise _unavailable() from error
+            raise unavailable() from error
         return BalancesBody(
             user_id=user,
             balances=[
@@ -157,7 +113,7 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
         )
 
     @router.get(
-        "/v1/payments", summary="Your payments, newest first", tags=["money"], responses=_errors(400, 401)
+        "/v1/payments", summary="Your payments, newest first", tags=["money"], responses=errors(400, 401)
     )
     async def history(
         request: Request,
@@ -171,25 +127,25 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
         # A full page may be the last one; the next is then empty, which is simpler than to look ahead.
         last = records[-1].position if len(records) == limit else None
         return PaymentsBody(
-            payments=[shown(record) for record in records],
+            payments=[payment_body(record) for record in records],
             next_before=None if last is None else str(last),
         )
 
     @router.get(
-        "/v1/payments/{id}", summary="One payment of yours", tags=["money"], responses=_errors(400, 401, 404)
+        "/v1/payments/{id}", summary="One payment of yours", tags=["money"], responses=errors(400, 401, 404)
     )
     async def one(request: Request, id: Annotated[LedgerId, Path()]) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
         record = await payments.payment(user, TransferId(id))
         if record is None:
             raise ApiError(404, "M_NOT_FOUND", "There is no such payment of yours.")
-        return shown(record)
+        return payment_body(record)
 
     @router.post(
         "/v1/payments",
         summary="Pay someone",
         tags=["money"],
-        responses=_errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
+        responses=errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
     )
     async def pay(request: Request, body: NewPaymentBody) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
@@ -211,10 +167,10 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
         try:
             outcome = await payments.pay(order)
         except LedgerUnavailable as error:
-            raise _unavailable() from error
+            raise unavailable() from error
         if isinstance(outcome, PaymentRefused):
             raise _refused(outcome)
-        return shown(outcome)
+        return payment_body(outcome)
 
     for routes in further:
         router.include_router(routes)
@@ -240,26 +196,6 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
 def _refused(refused: PaymentRefused) -> ApiError:
     outside = REFUSALS[refused.refusal]
     return ApiError(outside.http_status, outside.errcode, refused.sentence)
-
-
-def _unavailable() -> ApiError:
-    return ApiError(503, "M_UNKNOWN", "The wallet can't answer now; ask again, with the same id.")
-
-
-def shown(record: PaymentRecord) -> PaymentBody:
-    return PaymentBody(
-        id=record.id,
-        kind=record.kind,
-        state=record.state,
-        payer=record.payer,
-        payee=record.payee,
-        amount_minor=str(record.money.amount_minor),
-        currency=record.money.currency,
-        memo=record.memo,
-        at_ms=record.at_ms,
-        room_id=record.room_id,
-        receipt=dict(record.receipt),
-    )
 
 
 def _describe_sign_in(schema: dict[str, Any]) -> None:

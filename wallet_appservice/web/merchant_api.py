@@ -21,7 +21,8 @@ from wallet_appservice.payments.merchants.orders import OrderAnswer
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, Scope
 from wallet_appservice.payments.merchants.refunds import Refund
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
-from wallet_appservice.web.api import POSITION_MAX, PREFIX, LedgerId
+from wallet_appservice.web.api import POSITION_MAX, PREFIX
+from wallet_appservice.web.api_values import LedgerId
 from wallet_appservice.web.merchant_bodies import (
     ChargeBody,
     DeliveriesBody,

@@ -26,7 +26,8 @@ from wallet_appservice.payments.merchants.records import (
 from wallet_appservice.payments.merchants.refunds import RefundState
 from wallet_appservice.payments.merchants.refusals import MERCHANT_REFUSALS, MerchantRefused
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
-from wallet_appservice.web.api import BalanceBody, LedgerId, amount_of, one_line
+from wallet_appservice.web.api import BalanceBody
+from wallet_appservice.web.api_values import LedgerId, amount_of, one_line
 
 Amount = Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(amount_of)]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])]

@@ -19,7 +19,8 @@ from wallet_appservice.payments.merchants.orders import LISTED_MAX as ORDERS_MAX
 from wallet_appservice.payments.merchants.records import Merchant
 from wallet_appservice.payments.merchants.refusals import MerchantRefused
 from wallet_appservice.payments.refusals import PaymentRefused
-from wallet_appservice.web.api import PREFIX, LedgerId, PaymentBody, shown
+from wallet_appservice.web.api import PREFIX
+from wallet_appservice.web.api_values import LedgerId, PaymentBody, payment_body
 from wallet_appservice.web.merchant_api import (
     PAGE_DEFAULT,
     CurrencyText,
@@ -126,7 +127,7 @@ def _add_merchants(router: APIRouter, desk: MerchantDesk, guard: SessionGuard, o
             raise unavailable(error) from error
         if isinstance(outcome, PaymentRefused):
             raise error_of(outcome)
-        return shown(outcome)
+        return payment_body(outcome)
 
 
 def _add_keys(router: APIRouter, desk: MerchantDesk, owners: _Owners) -> None:

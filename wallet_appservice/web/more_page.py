@@ -22,9 +22,16 @@ class Entry:
 
 
 ENTRIES: Final = (
+    Entry(known("Receive"), known("Your code and your link"), "receive", "/wallet/receive"),
     Entry(known("Statement"), known("A month or any days, as CSV and PDF"), "document", "/wallet/statement"),
     Entry(known("Spending"), known("By month and category"), "chart", "/wallet/spending"),
-    Entry(known("Receive"), known("Your code and your link"), "receive", "/wallet/receive"),
+    Entry(known("Payment code"), known("Let a till charge you"), "barcode", "/wallet/code"),
+    Entry(
+        known("Security and limits"), known("PIN, passkeys, your own limits"), "shield", "/wallet/security"
+    ),
+    Entry(known("Settings"), known("Whether money waits for your yes"), "settings", "/wallet/settings"),
+    Entry(known("What waits"), known("Requests, red packets, payments"), "clock", "/wallet/pending"),
+    Entry(known("Merchant"), known("Orders, takings, refunds, keys"), "shop", "/wallet/merchant"),
 )
 
 

@@ -13,7 +13,8 @@ from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderWay
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
-from wallet_appservice.web.api import PREFIX, LedgerId
+from wallet_appservice.web.api import PREFIX
+from wallet_appservice.web.api_values import LedgerId
 from wallet_appservice.web.merchant_bodies import (
     PayersOrderBody,
     PaymentCodeBody,
@@ -29,14 +30,6 @@ OrderPlace = Annotated[LedgerId, Path(description="The order's id.")]
 
 def orders_api(desk: MerchantDesk, guard: SessionGuard, *, public_url: str) -> APIRouter:
     router = APIRouter(prefix=f"{PREFIX}/v1", route_class=ApiRoute)
-
-    @router.get(
-        "/orders/{id}", summary="An order to be paid", responses=errors(400, 401, 404), tags=["paying orders"]
-    )
-    async def one(request: Request, id: OrderPlace) -> PayersOrderBody:
-        user = (await guard.require_api(request)).user_id
-        order, merchant = await payable_order(desk, id)
-        return payers_order_body(order, merchant, payer=user)
 
     @router.post(
         "/orders/{id}/pay",
@@ -55,6 +48,14 @@ def orders_api(desk: MerchantDesk, guard: SessionGuard, *, public_url: str) -> A
         merchant = await desk.merchants.find(answer.merchant_id)
         assert merchant is not None, "an order that was paid has a merchant"
         return payers_order_body(answer, merchant, payer=user)
+
+    @router.get(
+        "/orders/{id}", summary="An order to be paid", responses=errors(400, 401, 404), tags=["paying orders"]
+    )
+    async def one(request: Request, id: OrderPlace) -> PayersOrderBody:
+        user = (await guard.require_api(request)).user_id
+        order, merchant = await payable_order(desk, id)
+        return payers_order_body(order, merchant, payer=user)
 
     # Public, since a shop's page shows it to whoever is to pay; it says nothing but the order's link.
     @router.get(

@@ -9,24 +9,19 @@ from appservices.chassis.pages import by_htmx, see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
 from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.web.payment_form import PaymentForm, asked_form, order_of, read_form
-from wallet_appservice.web.proof_fields import (
-    PROOF_REFUSALS,
-    Asked,
-    PaymentReview,
-    page_status,
-    proof_in,
-)
+from wallet_appservice.web.proof_fields import PROOF_REFUSALS, Asked, PaymentReview, page_status, proof_in
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import wallet_view
 
 
 class SendPage:
-    def __init__(self, shell: WalletShell, review: PaymentReview) -> None:
+    def __init__(self, shell: WalletShell, protection: Protection) -> None:
         self._shell = shell
-        self._proof = review
+        self._proving = PaymentReview(shell.payments, protection.proofs)
         self._payments = shell.payments
 
     def add_to(self, router: APIRouter) -> None:
@@ -67,7 +62,7 @@ class SendPage:
             "send_review.html",
             form=form,
             order=order,
-            asked=await self._proof.asked(order, needs_proof=needs_proof),
+            asked=await self._proving.asked(order, needs_proof=needs_proof),
             announcement=announcement,
         )
 
@@ -82,7 +77,7 @@ class SendPage:
         if order is None:
             return await self._answer(request, signed_in, "send_form.html", status=422, form=form)
         try:
-            proven = await self._proof.proven(order, fields)
+            proven = await self._proving.proven(order, fields)
             outcome = proven if isinstance(proven, PaymentRefused) else await self._payments.pay(proven)
         except LedgerUnavailable:
             sentence = _("The wallet can't answer now. Pay again in a moment: it will not pay twice.")
@@ -93,7 +88,7 @@ class SendPage:
                 status=503 if not by_htmx(request) else 200,
                 form=form.failed(sentence),
                 order=order,
-                asked=await self._proof.asked(order, needs_proof=proof_in(fields).is_given),
+                asked=await self._proving.asked(order, needs_proof=proof_in(fields).is_given),
                 announcement=sentence,
             )
         if isinstance(outcome, PaymentRefused) and outcome.refusal in PROOF_REFUSALS:
@@ -105,7 +100,7 @@ class SendPage:
                 status=page_status(outcome),
                 form=form,
                 order=order,
-                asked=await self._proof.asked(order, needs_proof=True, problem=outcome.sentence),
+                asked=await self._proving.asked(order, needs_proof=True, problem=outcome.sentence),
                 announcement=outcome.sentence,
             )
         if isinstance(outcome, PaymentRefused):

@@ -70,7 +70,8 @@
   }
 
   function reveal(root) {
-    if (!window.PublicKeyCredential) return;
+    // Inside another site's page browsers give none to us, and a widget's forms ask for the PIN.
+    if (!window.PublicKeyCredential || window.parent !== window) return;
     for (const button of root.querySelectorAll("[data-passkey]")) button.hidden = false;
   }
 

@@ -124,7 +124,7 @@ class Orders:
             writes_of=lambda order: order_writes(merchant, order),
         )
         answer: Order | MerchantRefused = await self._step(id, decide)
-        self._on_event()
+        self._tell_of(merchant)
         return answer
 
     async def find(self, id: OrderId) -> Order | None:
@@ -237,8 +237,12 @@ class Orders:
                 is_theirs = there.payer == order.payer
                 return there if is_theirs else MerchantRefused.because(MerchantRefusal.ORDER_PAID)
             raise
-        self._on_event()
+        self._tell_of(merchant)
         return outcome if isinstance(outcome, PaymentRefused) else paid[0]
+
+    def _tell_of(self, merchant: Merchant) -> None:
+        if merchant.endpoint_ids:
+            self._on_event()
 
     def _new(
         self,

@@ -291,7 +291,8 @@ class MerchantRefunds:
             merchant=merchant.as_named,
         )
         outcome = await self._till.move(movement, tell=tell, brief=True)
-        self._on_event()
+        if merchant.endpoint_ids:
+            self._on_event()
         if isinstance(outcome, PaymentRecord):
             return made
         if outcome.refusal is PaymentRefusal.BALANCE_TOO_LOW:

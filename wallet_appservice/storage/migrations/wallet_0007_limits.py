@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "wallet_0007"
-down_revision = "wallet_0004"
+down_revision = "wallet_0006"
 branch_labels = None
 depends_on = None
 
@@ -14,21 +14,9 @@ _SEALED = ("audit_log", "audit_chain")
 
 
 def upgrade() -> None:
-    _settings()
     _limits()
     _proofs()
     _audit()
-
-
-def _settings() -> None:
-    if sa.inspect(op.get_bind()).has_table("wallet_settings"):
-        return
-    op.create_table(
-        "wallet_settings",
-        sa.Column("user_id", sa.String(255), primary_key=True),
-        sa.Column("name", sa.String(32), primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
-    )
 
 
 def _limits() -> None:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "wallet_0008"
-down_revision = "wallet_0006"
+down_revision = "wallet_0007"
 branch_labels = None
 depends_on = None
 

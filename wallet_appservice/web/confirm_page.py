@@ -7,17 +7,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from appservices.chassis.pages import PageRoute, Pages, see_other
-from appservices.chassis.signed_in import SessionGuard, SignedIn
+from appservices.chassis.pages import see_other
+from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import TransferId, is_ledger_id
 from appservices.vocabulary.languages import _, known
 from wallet_appservice.ledger.engine import LedgerUnavailable
-from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.confirmations import Confirmation, ConfirmationState
 from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.web.proof_fields import PaymentReview, page_status
+from wallet_appservice.web.wallet_shell import WalletShell
 from wallet_appservice.web.wallet_view import amount_text
 
 PATH: Final = "/wallet/confirm"
@@ -29,29 +29,24 @@ _ENDED: Final = {
 }
 
 
-def confirm_pages(payments: Payments, protection: Protection, guard: SessionGuard, pages: Pages) -> APIRouter:
-    router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
-    page = _ConfirmPage(payments, protection, guard, pages)
-    router.get("/{id}")(page.show)
-    router.post("/{id}")(page.confirm)
-    router.post("/{id}/leave")(page.leave)
-    return router
-
-
-class _ConfirmPage:
-    def __init__(self, payments: Payments, protection: Protection, guard: SessionGuard, pages: Pages) -> None:
-        self._payments = payments
+class ConfirmPage:
+    def __init__(self, shell: WalletShell, protection: Protection) -> None:
+        self._shell = shell
+        self._payments = shell.payments
         self._confirmations = protection.confirmations
-        self._review = PaymentReview(payments, protection.proofs)
-        self._guard = guard
-        self._pages = pages
+        self._review = PaymentReview(shell.payments, protection.proofs)
 
-    async def show(self, request: Request, id: str) -> Response:
-        signed_in = await self._guard.require_page(request)
-        return await self._page(request, signed_in, await self._found(signed_in, id))
+    def add_to(self, router: APIRouter) -> None:
+        self._shell.show_at(router, "/confirm/{id}", self._show)
+        router.post("/confirm/{id}")(self._confirm)
+        router.post("/confirm/{id}/leave")(self._leave)
 
-    async def confirm(self, request: Request, id: str) -> Response:
-        signed_in, fields = await self._guard.require_form(request)
+    async def _show(self, request: Request) -> Response:
+        signed_in = await self._shell.guard.require_page(request)
+        return await self._page(request, signed_in, await self._found(signed_in, request.path_params["id"]))
+
+    async def _confirm(self, request: Request, id: str) -> Response:
+        signed_in, fields = await self._shell.guard.require_form(request)
         waiting = await self._found(signed_in, id)
         try:
             order = await self._review.proven(waiting.order, fields)
@@ -62,13 +57,13 @@ class _ConfirmPage:
             sentence = _("The wallet can't answer now. Try again in a moment: it will not pay twice.")
             return await self._page(request, signed_in, waiting, problem=sentence, status=503)
         if isinstance(outcome, PaymentRecord):
-            return see_other(f"/wallet?paid={outcome.id}")
+            return see_other(f"/wallet/send?paid={outcome.id}")
         if isinstance(outcome, PaymentRefused):
             return await self._refused(request, signed_in, waiting, outcome)
         return see_other(f"{PATH}/{id}")
 
-    async def leave(self, request: Request, id: str) -> Response:
-        signed_in, _fields = await self._guard.require_form(request)
+    async def _leave(self, request: Request, id: str) -> Response:
+        signed_in, _fields = await self._shell.guard.require_form(request)
         waiting = await self._found(signed_in, id)
         await self._confirmations.cancel(signed_in.user_id, waiting.order.id)
         return see_other(f"{PATH}/{id}")
@@ -113,4 +108,12 @@ class _ConfirmPage:
                 waiting.order.money.amount_minor, waiting.order.money.currency, self._payments.currencies
             ),
         }
-        return self._pages.render(request, "confirm.html", status=status, signed_in=signed_in, **context)
+        return await self._shell.page(
+            request,
+            signed_in,
+            "confirm.html",
+            title=_("Confirm a payment"),
+            status=status,
+            announcement=problem,
+            **context,
+        )

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from appservices.chassis.pages import PageRoute, Pages, see_other
-from appservices.chassis.signed_in import SessionGuard, SignedIn
+from appservices.chassis.pages import see_other
+from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import (
     AmountUnreadable,
-    Currencies,
     Currency,
     CurrencyCode,
     Money,
@@ -27,6 +26,7 @@ from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.payments.security import NotAllowed, Requester
 from wallet_appservice.web.proof_fields import Asked, page_status, proof_in, requester_of
+from wallet_appservice.web.wallet_shell import WalletShell
 
 PATH: Final = "/wallet/security"
 FIELD_LENGTH_MAX: Final = 60
@@ -66,50 +66,47 @@ class ShownLimits:
     limits: tuple[ShownLimit, ...]
 
 
-def security_pages(
-    protection: Protection, guard: SessionGuard, pages: Pages, currencies: Currencies
-) -> APIRouter:
-    router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
-    page = _SecurityPage(protection, guard, pages, currencies)
-    router.get("")(page.whole)
-    router.post("/pin")(page.posts("pin", page.set_pin))
-    router.post("/pin/remove")(page.posts("pin-removed", page.remove_pin))
-    router.post("/passkeys")(page.posts("passkey", page.add_passkey))
-    router.post("/passkeys/remove")(page.posts("passkey-removed", page.remove_passkey))
-    router.post("/limits")(page.posts("limits", page.set_limits))
-    router.post("/ask")(page.posts("ask", page.set_always_ask))
-    return router
-
-
-class _SecurityPage:
-    def __init__(
-        self, protection: Protection, guard: SessionGuard, pages: Pages, currencies: Currencies
-    ) -> None:
+class SecurityPage:
+    def __init__(self, shell: WalletShell, protection: Protection) -> None:
+        self._shell = shell
         self._protection = protection
         self._security = protection.security
-        self._guard = guard
-        self._pages = pages
-        self._currencies = currencies
+        self._currencies = shell.payments.currencies
 
-    async def whole(self, request: Request, done: str = "") -> Response:
-        signed_in = await self._guard.require_page(request)
+    def add_to(self, router: APIRouter) -> None:
+        self._shell.show_at(router, "/security", self._whole)
+        for path, what, change in (
+            ("/pin", "pin", self.set_pin),
+            ("/pin/remove", "pin-removed", self.remove_pin),
+            ("/passkeys", "passkey", self.add_passkey),
+            ("/passkeys/remove", "passkey-removed", self.remove_passkey),
+            ("/limits", "limits", self.set_limits),
+            ("/ask", "ask", self.set_always_ask),
+        ):
+            router.post(f"/security{path}")(self.posts(what, change))
+
+    async def _whole(self, request: Request) -> Response:
+        signed_in = await self._shell.guard.require_page(request)
+        done = request.query_params.get("done", "")
         return await self._page(request, signed_in, done=_(_DONE[done]) if done in _DONE else "")
 
     def posts(self, what: str, change: Change) -> Callable[[Request], Awaitable[Response]]:
         """The handler of a form that changes something: back to the page, or the page with what is wrong."""
 
         async def handle(request: Request) -> Response:
-            signed_in, fields = await self._guard.require_form(request)
+            signed_in, fields = await self._shell.guard.require_form(request)
             requester = requester_of(request, signed_in, proof_in(fields))
+            # Where on the page what is wrong is told.
+            place = f"{what}-{_text(fields, 'currency')}" if what == "limits" else what
             try:
                 refused = await change(requester, fields)
             except (PinUnfit, NotAllowed, PasskeysUnsupported, AmountUnreadable) as error:
-                return await self._page(request, signed_in, wrong=what, problem=str(error), status=422)
+                return await self._page(request, signed_in, wrong=place, problem=str(error), status=422)
             if refused is not None:
                 return await self._page(
                     request,
                     signed_in,
-                    wrong=what,
+                    wrong=place,
                     problem=refused.sentence,
                     status=page_status(refused),
                 )
@@ -180,11 +177,14 @@ class _SecurityPage:
         def asked_in(form: str) -> Asked:
             return replace(asked, problem=problem if wrong == form else "")
 
-        return self._pages.render(
+        return await self._shell.page(
             request,
+            signed_in,
             "security.html",
+            title=_("Security and limits"),
+            tab="more",
             status=status,
-            signed_in=signed_in,
+            announcement=problem or done,
             done=done,
             wrong=wrong,
             problem=problem,

@@ -1,0 +1,87 @@
+"""!redpacket, and the reaction that opens one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from appservices.chassis.commands import Command, CommandCall
+from appservices.chassis.database import Write
+from appservices.chassis.reactions import ReactionCall
+from appservices.vocabulary.ids import TransferId, derived_id
+from appservices.vocabulary.languages import _
+from wallet_appservice.chat.reading import NotUnderstood, read_packet
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.red_packet_openings import Opened
+from wallet_appservice.payments.red_packet_records import PacketOrder
+from wallet_appservice.payments.red_packets import Filled, RedPackets
+from wallet_appservice.payments.refusals import PaymentRefused
+
+OPEN: Final = "🧧"
+
+
+class RedPacketCommands:
+    """What the wallet does with red packets in rooms."""
+
+    def __init__(self, payments: Payments, red_packets: RedPackets) -> None:
+        self._red_packets = red_packets
+        self._currencies = payments.currencies
+        self._example = f"!redpacket 20 {payments.currencies.default.code} 5 happy new year"
+
+    def commands(self) -> tuple[Command, ...]:
+        return (
+            Command(
+                "redpacket",
+                "!redpacket <total> <count> [equal] [words]",
+                "puts money into the room, for whoever opens it first",
+                self._example,
+                self._fill,
+            ),
+        )
+
+    async def _fill(self, call: CommandCall) -> Sequence[Write] | None:
+        try:
+            read = read_packet(call.arguments, self._currencies)
+        except NotUnderstood as problem:
+            sentence = _("{problem} Example: {example}").format(problem=problem, example=self._example)
+            return [call.reply(sentence)]
+        if call.is_private:
+            return [call.reply(_("Here only you could open it: put it into a room where others are, too."))]
+        order = PacketOrder(
+            id=TransferId(derived_id("command", call.room.room_id, call.message.event_id)),
+            sender=call.sender,
+            room_id=call.room.room_id,
+            money=read.money,
+            count=read.count,
+            is_equal=read.is_equal,
+            words=read.words,
+            in_reply_to=call.message.event_id,
+        )
+
+        def tell(filled: Filled) -> Sequence[Write]:
+            if not isinstance(filled, PaymentRefused):
+                return [call.stored.done]
+            if not filled.is_private:
+                return [call.stored.done, call.reply(filled.sentence)]
+            elsewhere = _("Nothing was put in; I have told you why in our direct room.")
+            return [call.stored.done, *call.answer_privately(filled.sentence, elsewhere=elsewhere)]
+
+        await self._red_packets.fill(order, tell=tell)
+        return None
+
+    async def reacted(self, call: ReactionCall) -> Sequence[Write] | None:
+        """A member opens the packet; the receipt is the answer. Who opens it again is told what was in it."""
+        if call.key != OPEN:
+            return []
+
+        def tell(opened: Opened) -> Sequence[Write]:
+            if isinstance(opened, PaymentRefused):
+                return [call.stored.done, *call.answer_privately(opened.sentence, elsewhere="")]
+            if opened.is_new:
+                return [call.stored.done]
+            amount = self._currencies.format(opened.share.money)
+            sentence = _("You have opened this red packet already, and found {amount}.").format(amount=amount)
+            return [call.stored.done, *call.answer_privately(sentence, elsewhere="")]
+
+        await self._red_packets.draw(call.sender, TransferId(call.subject.partition(":")[2]), tell=tell)
+        return None

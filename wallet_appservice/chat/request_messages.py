@@ -1,0 +1,229 @@
+"""What people read of requests: the message that asks, its new versions, reminders, and how it ended."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from appservices.chassis.clock import Clock
+from appservices.chassis.database import Write
+from appservices.chassis.messages import notice, pill, reply_relation
+from appservices.chassis.outbox import Outgoing
+from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id
+from appservices.vocabulary.languages import _
+from appservices.vocabulary.money import Currencies
+from wallet_appservice.chat.names import Names
+from wallet_appservice.payments.request_records import Request, RequestShare, ShareState
+from wallet_appservice.payments.till import RoomNotShared
+
+PILL_LINES_MAX: Final = 22
+"""An event holds 64 KiB and a new version all of it twice; with long names more pills would not fit."""
+
+
+class RequestMessages:
+    """Tells of requests: in their room, and directly to whoever is not there."""
+
+    def __init__(self, names: Names, *, wallet_user: UserId, currencies: Currencies, clock: Clock) -> None:
+        self._names = names
+        self._wallet_user = wallet_user
+        self._currencies = currencies
+        self._clock = clock
+
+    async def presence(self, room_id: RoomId, requester: UserId) -> frozenset[UserId]:
+        room = await self._names.room(room_id)
+        if room is None or requester not in room.members.joined:
+            raise RoomNotShared
+        return frozenset(room.members.joined)
+
+    async def asked(self, request: Request, *, in_reply_to: EventId | None) -> Sequence[Write]:
+        content = await self._content(request)
+        content["m.mentions"] = {"user_ids": [share.asked for share in request.shares if share.is_open]}
+        writes = []
+        for room_id, user in _places(request):
+            is_answer = room_id is not None and in_reply_to is not None
+            there = {**content, **reply_relation(in_reply_to)} if is_answer and in_reply_to else content
+            outgoing = Outgoing(
+                _message_id(request, room_id or user),
+                there,
+                room_id=room_id,
+                to_user=user,
+                subject=request.subject,
+            )
+            writes.append(outgoing.write(now_ms=self._clock()))
+        return writes
+
+    async def shown(self, request: Request) -> Sequence[Write]:
+        content = await self._content(request)
+        return [
+            Outgoing(
+                _message_id(request, room_id or user, str(request.version)),
+                content,
+                room_id=room_id,
+                to_user=user,
+                replaces=_message_id(request, room_id or user),
+            ).write(now_ms=self._clock())
+            for room_id, user in _places(request)
+        ]
+
+    async def ended(self, request: Request, shares: Sequence[RequestShare]) -> Sequence[Write]:
+        names = await self._people(request)
+        writes = []
+        expired: list[str] = []
+        for share in shares:
+            words = self._words(request, share, names)
+            if share.state is ShareState.DECLINED:
+                text = _("{asked} declined to pay the {amount} that you asked for{memo}")
+                writes.append(self._told(request, request.requester, text, words, "declined", share.asked))
+            elif share.state is ShareState.CANCELLED:
+                text = _("{requester} does not ask you for {amount} any more{memo}")
+                writes.append(self._told(request, share.asked, text, words, "cancelled"))
+            elif share.state is ShareState.EXPIRED:
+                text = _("The time to pay {requester} {amount} is over, and nothing was paid{memo}")
+                writes.append(self._told(request, share.asked, text, words, "expired"))
+                expired.append(
+                    _("{asked} did not pay the {amount} that you asked for in time{memo}").format(**words)
+                )
+        if expired:
+            people = [share.asked for share in shares]
+            lines = "\n".join(expired).replace("{", "{{").replace("}", "}}")
+            writes.append(self._told(request, request.requester, lines, {}, "expired", *people))
+        return writes
+
+    async def reminded(self, request: Request) -> Sequence[Write]:
+        names = await self._people(request)
+        text = _(
+            "A reminder: {requester} asks you for {amount}{memo}\n"
+            "React with ✅ to pay it or with ❌ to decline."
+        )
+        return [
+            self._told(
+                request,
+                share.asked,
+                text,
+                self._words(request, share, names),
+                "reminded",
+                subject=request.subject,
+            )
+            for share in request.shares
+            if share.state is ShareState.OPEN
+        ]
+
+    async def _people(self, request: Request) -> dict[UserId, str]:
+        room = await self._names.room(request.room_id)
+        return await self._names.of([request.requester, *(share.asked for share in request.shares)], room)
+
+    async def _content(self, request: Request) -> dict[str, Any]:
+        names = await self._people(request)
+        pills = {user: pill(user, name) for user, name in names.items()}
+        lines, html_lines = [], []
+        for sentence, share in _lines(request):
+            lines.append(sentence.format(**self._words(request, share, names)))
+            html_words = self._words(request, share, pills, is_html=True)
+            html_lines.append(html.escape(sentence, quote=False).format(**html_words))
+        text = "\n".join(lines)
+        return notice(text, formatted="<br>".join(html_lines) if len(lines) <= PILL_LINES_MAX else None)
+
+    def _words(
+        self,
+        request: Request,
+        share: RequestShare | None,
+        names: Mapping[UserId, str],
+        *,
+        is_html: bool = False,
+    ) -> dict[str, str]:
+        memo = f" · {request.memo}" if request.memo else ""
+        return {
+            "requester": names[request.requester],
+            "asked": names[share.asked] if share is not None else "",
+            "amount": self._currencies.format(share.money if share is not None else request.money),
+            "memo": html.escape(memo) if is_html else memo,
+        }
+
+    def _told(
+        self,
+        request: Request,
+        user: UserId,
+        sentence: str,
+        words: Mapping[str, str],
+        purpose: str,
+        *causes: str,
+        subject: str = "",
+    ) -> Write:
+        outbox_id = OutboxId(derived_id(f"request {purpose}", request.id, user, *causes))
+        content = notice(sentence.format(**words))
+        return Outgoing(outbox_id, content, to_user=user, subject=subject).write(now_ms=self._clock())
+
+
+def _places(request: Request) -> list[tuple[RoomId | None, UserId | None]]:
+    """Where its message is: in the room, and with everybody who can't see it there."""
+    copies = [share.asked for share in request.shares if share.has_copy]
+    if request.room_id is None:
+        copies.append(request.requester)
+        return [(None, user) for user in copies]
+    return [(request.room_id, None), *((None, user) for user in copies)]
+
+
+def _message_id(request: Request, place: str | None, *version: str) -> OutboxId:
+    return OutboxId(derived_id("request", request.id, place or "", *version))
+
+
+def _lines(request: Request) -> list[tuple[str, RequestShare | None]]:
+    """The sentences of its message, their places open, each with whom it is about."""
+    if not request.is_split:
+        (share,) = request.shares
+        lines: list[tuple[str, RequestShare | None]] = [(_request_line(share.state), share)]
+        if share.is_open:
+            lines.append(
+                (
+                    _(
+                        "{asked} can react with ✅ to pay or with ❌ to decline; "
+                        "{requester} can take it back with ❌."
+                    ),
+                    share,
+                )
+            )
+        return lines
+    lines = [(_("{requester} splits {amount}{memo}"), None)]
+    lines += [(_split_line(share.state), share) for share in request.shares]
+    if request.is_open:
+        lines.append(
+            (
+                _(
+                    "Whoever is named can react with ✅ to pay their part or with ❌ to decline; "
+                    "{requester} can take it back with ❌."
+                ),
+                None,
+            )
+        )
+    return lines
+
+
+def _request_line(state: ShareState) -> str:
+    match state:
+        case ShareState.PAID:
+            return _("✅ {asked} paid {requester} the {amount} that was asked for{memo}")
+        case ShareState.DECLINED:
+            return _("❌ {asked} declined to pay {requester} {amount}{memo}")
+        case ShareState.CANCELLED:
+            return _("🚫 {requester} does not ask {asked} for {amount} any more{memo}")
+        case ShareState.EXPIRED:
+            return _("⌛ {asked} did not pay {requester} {amount} in time{memo}")
+        case _other:
+            return _("{requester} asks {asked} for {amount}{memo}")
+
+
+def _split_line(state: ShareState) -> str:
+    match state:
+        case ShareState.PAID:
+            return _("✅ {asked}: {amount} paid")
+        case ShareState.DECLINED:
+            return _("❌ {asked}: {amount} declined")
+        case ShareState.CANCELLED:
+            return _("🚫 {asked}: {amount} taken back")
+        case ShareState.EXPIRED:
+            return _("⌛ {asked}: {amount} not paid in time")
+        case ShareState.OWN:
+            return _("👤 {asked}: {amount}, their own part")
+        case _other:
+            return _("⏳ {asked}: {amount}")

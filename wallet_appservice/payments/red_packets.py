@@ -1,0 +1,307 @@
+"""Red packets: fill one, open it, and what is left goes back.
+
+What an opener finds is drawn at that moment, under the packet's row, so that all together never find more
+than there is; many who open at once are drawn for in one transaction. The drawn share is the intention
+(docs/decisions/0007): its money moves a moment later, from the packet's own account, by whoever sweeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Final, Protocol
+
+from appservices.chassis.clock import Clock
+from appservices.chassis.database import Write
+from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, is_ledger_id, server_of
+from appservices.vocabulary.languages import speaking
+from appservices.vocabulary.money import CurrencyCode, Money, format_minor
+from wallet_appservice.ledger.values import NewAccount
+from wallet_appservice.payments.accounts import user_account
+from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.limits import Admission, Spending
+from wallet_appservice.payments.records import Movement, PaymentKind
+from wallet_appservice.payments.red_packet_openings import Found, Opened, Openings, TellOpened
+from wallet_appservice.payments.red_packet_records import (
+    OPEN_PACKETS_MAX,
+    PACKET_COUNT_MAX,
+    FoundShare,
+    FoundState,
+    PacketOrder,
+    PacketState,
+    RedPacket,
+    escrow_account,
+    is_same,
+    new_packet,
+)
+from wallet_appservice.payments.red_packet_rows import packet_of, packet_row, share_of
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.sweeper import each
+from wallet_appservice.payments.till import Outcome
+from wallet_appservice.storage import red_packet_store as store
+
+SWEEP_PAGE: Final = 500
+
+logger = logging.getLogger(__name__)
+
+Filled = RedPacket | PaymentRefused
+
+
+TellFilled = Callable[[Filled], Sequence[Write]]
+
+
+class RedPacketTeller(Protocol):
+    """Writes to a room of its red packets. Its methods look names up first; what they give is to be
+    committed."""
+
+    async def is_member(self, room_id: RoomId, user: UserId) -> bool:
+        """Whether the user and the wallet are both in the room."""
+        ...
+
+    async def packed(self, packet: RedPacket, *, in_reply_to: EventId | None) -> Sequence[Write]:
+        """The packet's message."""
+        ...
+
+    async def shown(self, packet: RedPacket, shares: tuple[FoundShare, ...]) -> Sequence[Write]:
+        """A new version of it, with who has opened it."""
+        ...
+
+
+def tell_nobody(_outcome: Filled | Opened) -> Sequence[Write]:
+    return ()
+
+
+class RedPackets:
+    """The red packets of one wallet."""
+
+    def __init__(
+        self,
+        payments: Payments,
+        *,
+        teller: RedPacketTeller,
+        packet_max: int,
+        chance: random.Random,
+        clock: Clock,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`packet_max` is in whole units of each currency; `on_change` wakes whoever calls `sweep`."""
+        self._payments = payments
+        self._till = payments.till
+        self._database = payments.till.database
+        self._teller = teller
+        self._packet_max = packet_max
+        self._openings = Openings(payments.till, chance=chance, clock=clock)
+        self._clock = clock
+        self._on_change = on_change
+
+    async def fill(self, order: PacketOrder, *, tell: TellFilled = tell_nobody) -> Filled:
+        """Takes the money from the sender and puts the packet into the room, or says why not.
+
+        Raises LedgerUnavailable.
+        """
+        filled = await self._earlier(order) or await self._judge(order)
+        if filled is None and not await self._teller.is_member(order.room_id, order.sender):
+            filled = PaymentRefused.because(PaymentRefusal.ROOM_UNKNOWN)
+        if filled is not None:
+            await self._till.write(tell(filled))
+            return filled
+        admitted = await self._payments.gate.admit(
+            Spending(id=order.id, payer=order.sender, money=order.money, authority=order.authority)
+        )
+        if isinstance(admitted, PaymentRefused):
+            await self._till.write(tell(admitted))
+            return admitted
+        with closing(admitted):
+            return await self._filled(order, admitted, tell)
+
+    async def _filled(self, order: PacketOrder, admission: Admission, tell: TellFilled) -> Filled:
+        packet = new_packet(order, now_ms=self._clock())
+        movement = Movement(
+            id=packet.id,
+            kind=PaymentKind.RED_PACKET,
+            payer=packet.sender,
+            payee=self._till.wallet_user,
+            money=packet.money,
+            debit=user_account(packet.sender, packet.money.currency),
+            credit=self._escrow(packet),
+            memo=packet.words,
+            subject=packet.subject,
+        )
+        messages = await self._teller.packed(packet, in_reply_to=order.in_reply_to)
+
+        def tell_outcome(outcome: Outcome) -> Sequence[Write]:
+            return tell(outcome if isinstance(outcome, PaymentRefused) else packet)
+
+        outcome = await self._till.move(
+            movement,
+            tell=tell_outcome,
+            admission=admission,
+            once=[store.insertion(packet_row(packet)), *messages],
+        )
+        if isinstance(outcome, PaymentRefused):
+            return outcome
+        return await self._read(packet.id) or packet
+
+    async def packet(self, user: UserId, id: TransferId) -> tuple[RedPacket, tuple[FoundShare, ...]] | None:
+        """A packet and who has opened it, for its sender and for members of its room."""
+        async with self._database.read() as work:
+            row = await store.packet(work, id)
+            rows = await store.shares(work, id) if row is not None else []
+        if row is None:
+            return None
+        packet = packet_of(row)
+        shares = tuple(share_of(share, packet.money.currency) for share in rows)
+        is_known = user == packet.sender or any(share.opener == user for share in shares)
+        return (packet, shares) if is_known or await self._teller.is_member(packet.room_id, user) else None
+
+    async def open(self, user: UserId, id: TransferId, *, tell: TellOpened = tell_nobody) -> Opened:
+        """Draws the user's share and pays it. Raises LedgerUnavailable; opening again is safe then."""
+        opened = await self.draw(user, id, tell=tell)
+        if isinstance(opened, Found) and opened.share.state is FoundState.DRAWN:
+            await self._pay(opened.packet, opened.share)
+        return opened
+
+    async def draw(self, user: UserId, id: TransferId, *, tell: TellOpened = tell_nobody) -> Opened:
+        """Draws the user's share, once; its money follows in a moment, with a receipt to the user."""
+        packet = await self._read(id)
+        if (
+            packet is None
+            or server_of(user) != server_of(self._till.wallet_user)
+            or not await self._teller.is_member(packet.room_id, user)
+        ):
+            refused = PaymentRefused.because(PaymentRefusal.PACKET_UNKNOWN)
+            await self._till.write(tell(refused))
+            return refused
+        opened = await self._openings.draw(user, id, tell=tell)
+        if isinstance(opened, Found) and opened.is_new:
+            self._on_change()
+        return opened
+
+    async def sweep(self, *, is_first: bool = False) -> None:
+        """Moves what was drawn, gives back what is past its time, and renews what messages show."""
+        now_ms = self._clock()
+        async with self._database.read() as work:
+            drawn = await store.drawn(work, limit=SWEEP_PAGE)
+            packets = {id: await store.packet(work, id) for id in {row.packet_id for row in drawn}}
+            over = await store.over(work, now_ms=now_ms, limit=SWEEP_PAGE)
+        went_well = await each(
+            self._pay(packet_of(row), share_of(share, CurrencyCode(row.currency)))
+            for share in drawn
+            for row in [packets[share.packet_id]]
+            if row is not None
+        )
+        went_well &= await each(self._give_back(TransferId(id)) for id in over)
+        async with self._database.read() as work:
+            unshown = await store.unshown(work, limit=SWEEP_PAGE)
+        went_well &= await each(self._show(TransferId(id)) for id in unshown)
+        if went_well and SWEEP_PAGE in (len(drawn), len(over), len(unshown)):
+            self._on_change()
+
+    async def _pay(self, packet: RedPacket, share: FoundShare) -> None:
+        movement = Movement(
+            id=share.payment_id(packet.id),
+            kind=PaymentKind.SHARE,
+            payer=self._till.wallet_user,
+            payee=share.opener,
+            money=share.money,
+            debit=self._escrow(packet),
+            credit=user_account(share.opener, share.money.currency),
+            memo=packet.words,
+            subject=packet.subject,
+            of=packet.id,
+        )
+
+        def tell(outcome: Outcome) -> Sequence[Write]:
+            return () if isinstance(outcome, PaymentRefused) else store.share_paid(packet.id, share.opener)
+
+        with speaking(packet.language):
+            outcome = await self._till.move(movement, tell=tell)
+        if isinstance(outcome, PaymentRefused):
+            logger.error("a share of red packet %s did not move: %s", packet.id, outcome.refusal)
+        self._on_change()
+
+    async def _give_back(self, id: TransferId) -> None:
+        async with self._database.begin() as work:
+            if await store.begin_return(work, id, now_ms=self._clock()):
+                await work.commit()
+        packet = await self._read(id)
+        if packet is None or packet.state is not PacketState.RETURNING:
+            return
+        movement = Movement(
+            id=packet.return_id(),
+            kind=PaymentKind.RETURN,
+            payer=self._till.wallet_user,
+            payee=packet.sender,
+            money=Money(packet.remaining_minor, packet.money.currency),
+            debit=self._escrow(packet),
+            credit=user_account(packet.sender, packet.money.currency),
+            memo=packet.words,
+            subject=packet.subject,
+            of=packet.id,
+        )
+
+        def tell(outcome: Outcome) -> Sequence[Write]:
+            return () if isinstance(outcome, PaymentRefused) else store.returned(packet.id)
+
+        with speaking(packet.language):
+            outcome = await self._till.move(movement, tell=tell)
+        if isinstance(outcome, PaymentRefused):
+            logger.error("what is left of red packet %s did not go back: %s", packet.id, outcome.refusal)
+
+    async def _show(self, id: TransferId) -> None:
+        async with self._database.read() as work:
+            row = await store.packet(work, id)
+            rows = await store.shares(work, id)
+        if row is None:
+            return
+        packet = packet_of(row)
+        # Only what has moved is shown as found.
+        shares = tuple(
+            share_of(share, packet.money.currency) for share in rows if share.state == FoundState.PAID.value
+        )
+        with speaking(packet.language):
+            versions = await self._teller.shown(packet, shares)
+        async with self._database.begin() as work:
+            if await store.mark_shown(work, id, version=packet.version):
+                await work.apply(versions)
+                work.after_commit(self._till.wake)
+                await work.commit()
+
+    async def _read(self, id: TransferId) -> RedPacket | None:
+        async with self._database.read() as work:
+            row = await store.packet(work, id)
+        return packet_of(row) if row is not None else None
+
+    def _escrow(self, packet: RedPacket) -> NewAccount:
+        return escrow_account(self._till.wallet_user, packet.id, packet.money.currency)
+
+    async def _earlier(self, order: PacketOrder) -> Filled | None:
+        if not is_ledger_id(order.id):
+            return PaymentRefused.because(PaymentRefusal.ID_INVALID)
+        packet = await self._read(order.id)
+        if packet is None:
+            return None
+        return packet if is_same(packet, order) else PaymentRefused.because(PaymentRefusal.ID_TAKEN)
+
+    async def _judge(self, order: PacketOrder) -> PaymentRefused | None:
+        refused = self._payments.refused
+        if server_of(order.sender) != server_of(self._till.wallet_user):
+            return refused(PaymentRefusal.PAYER_ELSEWHERE, order.money)
+        judged = self._payments.judge_amount(order.money, order.words)
+        if judged is not None:
+            return judged
+        currency = self._payments.currencies[order.money.currency]
+        packet_max_minor = self._packet_max * 10**currency.exponent
+        if order.money.amount_minor > packet_max_minor:
+            words = format_minor(packet_max_minor, currency)
+            return refused(PaymentRefusal.PACKET_TOO_LARGE, order.money, packet_max=words)
+        if not 1 <= order.count <= PACKET_COUNT_MAX:
+            return refused(PaymentRefusal.PACKET_COUNT_INVALID, order.money, count_max=str(PACKET_COUNT_MAX))
+        if order.money.amount_minor < order.count:
+            return refused(PaymentRefusal.PACKET_TOO_SMALL, order.money)
+        async with self._database.read() as work:
+            if await store.open_count(work, order.sender) >= OPEN_PACKETS_MAX:
+                return refused(PaymentRefusal.OPEN_TOO_MANY, order.money, open_max=str(OPEN_PACKETS_MAX))
+        return None
