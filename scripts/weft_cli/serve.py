@@ -249,7 +249,13 @@ class _Composition:
             await publish_keys(service.device.intent, room_id, payments)
 
         service.on_allowed(allowed)
-        protection = build_protection(config, database, payments, on_commit=service.outbox.wake)
+        protection = build_protection(
+            config,
+            database,
+            payments,
+            on_commit=service.outbox.wake,
+            language_of=chosen.spoken_with,
+        )
         self._keep_doing(keep_protected(protection))
         people = self._people(service, payments, Names(service.rooms, display_name, config.wallet_user))
         chat = PeopleChat(
