@@ -1,7 +1,7 @@
-"""Requests, splits, red packets, refunds, acceptance and QR codes as people use them, on a real Synapse.
+"""Requests, splits, red packets, refunds, acceptance and QR codes as people use them.
 
-In plain and encrypted rooms, with taps that are repeated, late or somebody else's, on services that are
-killed.
+On a real Synapse, in plain and encrypted rooms, with taps that are repeated, late or somebody else's, on
+services that are killed.
 """
 
 from __future__ import annotations
@@ -340,3 +340,7 @@ async def test_killing_the_services_at_any_moment_loses_and_doubles_nothing(peop
     receipts = [memo for memo in alice.receipts_seen(room_id) if memo.startswith("number")]
     assert sorted(receipts) == [f"number {number}" for number in range(ROUNDS_OF_KILLING)]
     await home.weft("wallet", "verify")
+
+
+def _says(words: str, event: dict[str, Any]) -> bool:
+    return words in str(event["content"].get("body", ""))

@@ -21,10 +21,6 @@ SECONDS_MAX = 30
 """On a machine that does much else; alone it takes a few."""
 
 
-async def nothing_to_say(_stored: StoredEvent) -> Sequence[Write]:
-    return ()
-
-
 async def test_two_hundred_taps_in_one_room_are_answered_in_seconds(tmp_path: Path) -> None:
     members = {LUNCH: {WALLET, ALICE, *CROWD}}
     async with people_wallet("sqlite:///wallet.db", tmp_path, members=members) as wallet:
@@ -52,12 +48,15 @@ async def test_two_hundred_taps_in_one_room_are_answered_in_seconds(tmp_path: Pa
                 )
             )
 
+        async def given_up(stored: StoredEvent) -> Sequence[Write]:
+            raise AssertionError(stored)
+
         inbox = Inbox(
             wallet.database,
             clock=wallet.clock,
             handle=handle,
             on_effects=lambda: None,
-            on_given_up=nothing_to_say,
+            on_given_up=given_up,
         )
         async with asyncio.timeout(SECONDS_MAX):
             sweeping = asyncio.create_task(wallet.people.sweeper.run(wallet.people.chores))

@@ -7,183 +7,50 @@ from collections.abc import Awaitable
 from typing import Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator
 
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
-from wallet_appservice.payments.pending import PENDING_MAX, PendingItem
+from wallet_appservice.payments.pending import PENDING_MAX
 from wallet_appservice.payments.people import People
 from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, qr_svg, way_to_pay
 from wallet_appservice.payments.records import Authority
 from wallet_appservice.payments.red_packet_openings import Found
 from wallet_appservice.payments.red_packet_records import (
-    PACKET_COUNT_MAX,
-    FoundShare,
     PacketOrder,
-    RedPacket,
-    luckiest,
 )
 from wallet_appservice.payments.refunds import RefundOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
-from wallet_appservice.payments.request_records import SPLIT_PEOPLE_MAX, RequestOrder
-from wallet_appservice.payments.request_records import Request as MoneyRequest
+from wallet_appservice.payments.request_records import RequestOrder
 from wallet_appservice.web.api_values import (
-    AmountText,
-    CurrencyText,
     LedgerId,
-    MemoText,
     PaymentBody,
-    RoomText,
-    UserText,
     errors,
     one_line,
     payment_body,
     unavailable,
 )
+from wallet_appservice.web.people_bodies import (
+    AcceptanceBody,
+    AcceptanceSettingBody,
+    NewRedPacketBody,
+    NewRefundBody,
+    NewRequestBody,
+    NewSplitBody,
+    PendingPageBody,
+    ReceiveBody,
+    RedPacketBody,
+    RequestBody,
+    packet_body,
+    pending_body,
+    request_body,
+)
 
 PENDING_DEFAULT: Final = 50
 _Answer = TypeVar("_Answer")
-
-
-class NewRequestBody(BaseModel):
-    """What you want to be paid."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: LedgerId = Field(description="Yours to choose, at random. The same id again asks once.")
-    asked: UserText
-    amount_minor: AmountText
-    currency: CurrencyText
-    memo: MemoText = ""
-    room_id: RoomText = Field(
-        default=None, description="Where it is asked; you and the wallet are both there."
-    )
-
-
-class NewSplitBody(BaseModel):
-    """What you want to be paid by several people, in equal parts."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: LedgerId
-    people: Annotated[list[UserText], Field(min_length=1, max_length=SPLIT_PEOPLE_MAX)] = Field(
-        description="The first ones bear what can't be divided. Name yourself to bear a part."
-    )
-    amount_minor: AmountText
-    currency: CurrencyText
-    memo: MemoText = ""
-    room_id: RoomText = None
-
-
-class ShareBody(BaseModel):
-    asked: str
-    amount_minor: str
-    state: str = Field(description="open, paying, paid, declined, cancelled, expired, or own.")
-
-
-class RequestBody(BaseModel):
-    id: str
-    requester: str
-    amount_minor: str = Field(description="Of all shares together.")
-    currency: str
-    memo: str
-    room_id: str | None
-    is_split: bool
-    is_open: bool
-    at_ms: int
-    expires_at_ms: int
-    shares: list[ShareBody]
-
-
-class NewRedPacketBody(BaseModel):
-    """A red packet that you put into a room."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: LedgerId
-    room_id: Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")]
-    amount_minor: AmountText
-    currency: CurrencyText
-    count: Annotated[int, Field(ge=1, le=PACKET_COUNT_MAX)]
-    equal: bool = Field(default=False, description="Whether each finds the same.")
-    words: MemoText = ""
-
-
-class FoundBody(BaseModel):
-    opener: str
-    amount_minor: str
-    at_ms: int
-
-
-class RedPacketBody(BaseModel):
-    id: str
-    sender: str
-    room_id: str
-    amount_minor: str
-    currency: str
-    count: int
-    equal: bool
-    words: str
-    state: str = Field(description="open, emptied, returning, or returned.")
-    at_ms: int
-    expires_at_ms: int
-    opened: list[FoundBody] = Field(description="In the order of opening.")
-    luckiest: str | None = Field(description="Who found most, once it is over; never in equal mode.")
-    found_minor: str | None = Field(description="What you found in it.")
-
-
-class NewRefundBody(BaseModel):
-    """What you give back of a payment to you."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: LedgerId = Field(description="Yours to choose, at random. The same id again gives back once.")
-    payment: LedgerId = Field(description="The id of the payment.")
-    amount_minor: AmountText | None = Field(
-        default=None, description="In the payment's currency; left out for all that is left of it."
-    )
-    memo: MemoText = ""
-    room_id: RoomText = None
-
-
-class AcceptanceBody(BaseModel):
-    """Your answer to a payment that waits for it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    payment: LedgerId
-    accept: bool = Field(description="false lets it go back.")
-
-
-class AcceptanceSettingBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    on: bool = Field(description="Whether payments to you wait until you accept them.")
-
-
-class PendingBody(BaseModel):
-    kind: str = Field(description="request, red_packet, or payment.")
-    id: str
-    waits_for_me: bool
-    other: str | None = Field(description="Who asked you or has to act; null for several people.")
-    amount_minor: str
-    currency: str
-    memo: str
-    ends_at_ms: int | None
-
-
-class PendingPageBody(BaseModel):
-    pending: list[PendingBody] = Field(description="What ends soonest first.")
-    next_after: str | None = Field(description="Send it as `after` for the next page; null on the last.")
-
-
-class ReceiveBody(BaseModel):
-    link: str = Field(description="Opens a payment to you; it is what the QR code holds.")
-    command: str = Field(description="What somebody types instead.")
-    qr_svg: str = Field(description="The QR code, to be put into a page.")
 
 
 def people_api(people: People, guard: SessionGuard, public_url: str) -> APIRouter:
@@ -215,7 +82,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
             memo=body.memo,
             room_id=_room(body.room_id),
         )
-        return _request_body(await _answered(requests.ask(order)))
+        return request_body(await _answered(requests.ask(order)))
 
     @router.post(
         "/v1/splits",
@@ -234,7 +101,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
             room_id=_room(body.room_id),
             is_split=True,
         )
-        return _request_body(await _answered(requests.ask(order)))
+        return request_body(await _answered(requests.ask(order)))
 
     @router.get(
         "/v1/requests/{id}",
@@ -247,7 +114,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
         found = await requests.request(user, TransferId(id))
         if found is None:
             raise ApiError(404, "M_NOT_FOUND", "There is no such request of yours.")
-        return _request_body(found)
+        return request_body(found)
 
     @router.post(
         "/v1/requests/{id}/pay",
@@ -268,7 +135,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
     )
     async def decline(request: Request, id: Annotated[LedgerId, Path()]) -> RequestBody:
         user = (await guard.require_api(request)).user_id
-        return _request_body(await _answered(requests.decline(user, TransferId(id))))
+        return request_body(await _answered(requests.decline(user, TransferId(id))))
 
     @router.post(
         "/v1/requests/{id}/cancel",
@@ -278,7 +145,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
     )
     async def cancel(request: Request, id: Annotated[LedgerId, Path()]) -> RequestBody:
         user = (await guard.require_api(request)).user_id
-        return _request_body(await _answered(requests.cancel(user, TransferId(id))))
+        return request_body(await _answered(requests.cancel(user, TransferId(id))))
 
 
 def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard) -> None:
@@ -288,7 +155,7 @@ def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard) -> 
         found = await packets.packet(user, id)
         if found is None:
             raise ApiError(404, "M_NOT_FOUND", "There is no such red packet for you.")
-        return _packet_body(*found, user=user)
+        return packet_body(*found, user=user)
 
     @router.post(
         "/v1/red-packets",
@@ -406,7 +273,7 @@ def _add_views(router: APIRouter, people: People, guard: SessionGuard, public_ur
         user = (await guard.require_api(request)).user_id
         page = await people.pending.of(user, limit=limit, after=after)
         return PendingPageBody(
-            pending=[_pending_body(item) for item in page.items], next_after=page.next_after
+            pending=[pending_body(item) for item in page.items], next_after=page.next_after
         )
 
     @router.get(
@@ -451,61 +318,3 @@ def _money(amount_minor: str, currency: str) -> Money:
 
 def _room(room_id: str | None) -> RoomId | None:
     return None if room_id is None else RoomId(room_id)
-
-
-def _request_body(request: MoneyRequest) -> RequestBody:
-    return RequestBody(
-        id=request.id,
-        requester=request.requester,
-        amount_minor=str(request.money.amount_minor),
-        currency=request.money.currency,
-        memo=request.memo,
-        room_id=request.room_id,
-        is_split=request.is_split,
-        is_open=request.is_open,
-        at_ms=request.created_at_ms,
-        expires_at_ms=request.expires_at_ms,
-        shares=[
-            ShareBody(asked=share.asked, amount_minor=str(share.money.amount_minor), state=share.state.value)
-            for share in request.shares
-        ],
-    )
-
-
-def _packet_body(packet: RedPacket, shares: tuple[FoundShare, ...], *, user: UserId) -> RedPacketBody:
-    best = luckiest(shares) if packet.is_over and not packet.is_equal else None
-    mine = next((share for share in shares if share.opener == user), None)
-    return RedPacketBody(
-        id=packet.id,
-        sender=packet.sender,
-        room_id=packet.room_id,
-        amount_minor=str(packet.money.amount_minor),
-        currency=packet.money.currency,
-        count=packet.count,
-        equal=packet.is_equal,
-        words=packet.words,
-        state=packet.state.value,
-        at_ms=packet.created_at_ms,
-        expires_at_ms=packet.expires_at_ms,
-        opened=[
-            FoundBody(
-                opener=share.opener, amount_minor=str(share.money.amount_minor), at_ms=share.drawn_at_ms
-            )
-            for share in shares
-        ],
-        luckiest=best.opener if best is not None else None,
-        found_minor=str(mine.money.amount_minor) if mine is not None else None,
-    )
-
-
-def _pending_body(item: PendingItem) -> PendingBody:
-    return PendingBody(
-        kind=item.kind.value,
-        id=item.id,
-        waits_for_me=item.waits_for_me,
-        other=item.other,
-        amount_minor=str(item.money.amount_minor),
-        currency=item.money.currency,
-        memo=item.memo,
-        ends_at_ms=item.ends_at_ms,
-    )
