@@ -257,7 +257,9 @@ class _Composition:
             language_of=chosen.spoken_with,
         )
         self._keep_doing(keep_protected(protection))
-        people = self._people(service, payments, Names(service.rooms, display_name, config.wallet_user))
+        people = self._people(
+            service, payments, Names(service.rooms, display_name, config.wallet_user), chosen
+        )
         chat = PeopleChat(
             people,
             subject_of=service.outbox.subject_of,
@@ -287,13 +289,15 @@ class _Composition:
         self._keep_doing(desk.notifier.run())
         return desk
 
-    def _people(self, service: Service, payments: Payments, names: Names) -> People:
+    def _people(self, service: Service, payments: Payments, names: Names, chosen: ChosenLanguages) -> People:
         config = self._config
         people = build_people(
             payments,
             wallet_settings(config, payments.till.database),
+            language_of=chosen.spoken_with,
             request_teller=RequestMessages(
                 names,
+                language_of=chosen.spoken_with,
                 wallet_user=config.wallet_user,
                 currencies=payments.currencies,
                 clock=system_clock,
