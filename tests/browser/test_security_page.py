@@ -95,7 +95,7 @@ async def add_passkey(page: Page, stack: WebStack, name: str = "My phone") -> No
 
 
 async def review(page: Page, stack: WebStack, amount: str) -> None:
-    await page.goto(stack.url + "/wallet")
+    await page.goto(stack.url + "/wallet/send")
     await page.get_by_label("To", exact=True).fill("bob")
     await page.get_by_label("Amount").fill(amount)
     await page.get_by_role("button", name="Continue").click()

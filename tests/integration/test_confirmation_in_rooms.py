@@ -112,7 +112,7 @@ async def test_above_the_chat_limit_a_private_link_and_the_pin_pay_once(
     assert receipt["m.relates_to"]["m.in_reply_to"]["event_id"] == event_id
     assert receipt[RECEIPT]["amount_minor"] == "25000"
     assert "This payment has been made." in (await browser.get(path)).text
-    assert await balances(home) == {alice.user_id: 85_000, bob.user_id: 15_000}
+    assert await balances(home) == {alice.user_id: 75_000, bob.user_id: 25_000}
     await browser.aclose()
 
 
