@@ -24,6 +24,7 @@ from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.payments.security import NotAllowed, Requester
+from wallet_appservice.web.api_values import errors
 from wallet_appservice.web.proof_fields import requester_of
 
 
@@ -151,7 +152,12 @@ class NewBudgetBody(BaseModel):
 
 def security_api(protection: Protection, guard: SessionGuard) -> APIRouter:
     """The routes, to be included in the wallet's."""
-    router = APIRouter(prefix="/v1", route_class=ApiRoute, tags=["security"])
+    router = APIRouter(
+        prefix="/v1",
+        route_class=ApiRoute,
+        tags=["security"],
+        responses=errors(400, 401, 402, 403, 404, 409, 413, 429, 503),
+    )
     security, proofs, gate = protection.security, protection.proofs, protection.gate
 
     async def requester(request: Request, body: ProofBody) -> Requester:
