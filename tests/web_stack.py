@@ -382,7 +382,9 @@ def web_app(
     )
     pages = Pages(config.web, assets, WALLET_TEMPLATES)
     app.include_router(
-        wallet_pages(payments, guard, pages, config, Tokens(), desk=desk, protection=protection)
+        wallet_pages(
+            payments, guard, pages, config, Tokens(), desk=desk, protection=protection, people=people
+        )
     )
     app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
     return app

@@ -1,4 +1,4 @@
-"""Takes the picture of the Wallet page: a Weft of its own in a temporary folder, paid in, photographed, gone.
+"""Takes pictures of the Wallet pages: a Weft of its own in a temporary folder, paid in, photographed, gone.
 
 Everything is done as a newcomer would: `weft up`, `weft user add`, `weft wallet deposit`, then payments over
 the HTTP API by people who sign in with OpenID tokens.
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import httpx
 from playwright.async_api import async_playwright
@@ -34,17 +35,26 @@ PAYMENTS: Final = (
     # payer, payee, minor units, memo
     ("alice", "carol", 4_200, "Concert tickets"),
     ("bob", "alice", 640, "Coffee and cake"),
-    ("dora", "alice", 1_850, "Groceries"),
+    ("alice", "dora", 1_850, "Groceries"),
     ("alice", "bob", 1_250, "Lunch"),
 )
+CATEGORIES: Final = {"Concert tickets": "fun", "Groceries": "food", "Lunch": "food"}
+"""What Alice says of her payments, by their memos."""
+PICTURES: Final = {
+    "wallet": "/wallet",
+    "wallet-receive": "/wallet/receive?amount=12.50&memo=Lunch",
+    "wallet-spending": "/wallet/spending",
+}
+SCALE: Final = 1.5
 STEP_SECONDS_MAX: Final = 120
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images" / "wallet.png")
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images", help="the folder")
     parser.add_argument("--dark", action="store_true", help="the dark theme")
     chosen = parser.parse_args()
+    chosen.to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="weft-picture-") as folder:
         data = Path(folder) / "data"
         weft("up", "--data", str(data), "--port", str(free_port_pair()), "--detach")
@@ -55,7 +65,7 @@ def main() -> None:
             asyncio.run(take(load_config(data), to=chosen.to, dark=chosen.dark))
         finally:
             weft("down", "--data", str(data))
-    print(f"The picture is {chosen.to}.")
+    print(f"The pictures are in {chosen.to}.")
 
 
 def weft(*arguments: str) -> None:
@@ -81,13 +91,25 @@ async def take(config: WeftConfig, *, to: Path, dark: bool) -> None:
                 money=Money(amount_minor, CurrencyCode("EUR")),
                 memo=memo,
             )
+        await post(
+            http,
+            f"{config.web.public_url.rstrip('/')}/_weft/wallet/v1/requests",
+            {
+                "id": Tokens().hex(),
+                "asked": f"@alice:{config.server_name}",
+                "amount_minor": "950",
+                "currency": "EUR",
+                "memo": "Taxi home",
+            },
+            token=tokens["dora"],
+        )
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-sync"]
         )
         context = await browser.new_context(
             viewport={"width": PHONE[0], "height": PHONE[1]},
-            device_scale_factor=2,
+            device_scale_factor=SCALE,
             color_scheme="dark" if dark else "light",
         )
         await context.add_cookies(
@@ -100,9 +122,15 @@ async def take(config: WeftConfig, *, to: Path, dark: bool) -> None:
             ]
         )
         page = await context.new_page()
-        await page.goto(f"{config.web.public_url.rstrip('/')}/wallet")
-        to.parent.mkdir(parents=True, exist_ok=True)
-        await page.screenshot(path=to, full_page=True)
+        address = config.web.public_url.rstrip("/")
+        for memo, category in CATEGORIES.items():
+            await page.goto(f"{address}/wallet/history?{urlencode({'words': memo})}")
+            await page.locator("a.payment").click()
+            await page.locator("select[name=category]").select_option(category)
+            await page.locator("form.category-form button").click()
+        for name, path in PICTURES.items():
+            await page.goto(address + path)
+            await page.screenshot(path=to / f"{name}.png")
         await browser.close()
 
 

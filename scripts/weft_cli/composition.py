@@ -16,7 +16,7 @@ from pathlib import Path
 from asyncpg import PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
-from appservices.chassis.chosen_languages import ChosenLanguages
+from appservices.chassis.chosen_languages import ChosenLanguages, LanguageOf
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import (
     CONFIG_NAME,
@@ -149,7 +149,12 @@ def build_payments(
 
 
 def build_protection(
-    config: WeftConfig, database: Database, payments: Payments, *, on_commit: Callable[[], None]
+    config: WeftConfig,
+    database: Database,
+    payments: Payments,
+    *,
+    on_commit: Callable[[], None],
+    language_of: LanguageOf | None = None,
 ) -> Protection:
     """Limits, proofs, confirmations, budgets and audit of these payments."""
     return protect(
@@ -161,6 +166,7 @@ def build_protection(
         clock=system_clock,
         tokens=Tokens(),
         on_commit=on_commit,
+        language_of=language_of or partial(_language_of, config),
     )
 
 

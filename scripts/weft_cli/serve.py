@@ -172,7 +172,9 @@ class _Composition:
         )
         pages = Pages(config.web, assets, WALLET_TEMPLATES)
         app.include_router(
-            wallet_pages(payments, guard, pages, config, Tokens(), desk=desk, protection=protection)
+            wallet_pages(
+                payments, guard, pages, config, Tokens(), desk=desk, protection=protection, people=people
+            )
         )
         app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
         for service in (home, wallet):
@@ -247,9 +249,17 @@ class _Composition:
             await publish_keys(service.device.intent, room_id, payments)
 
         service.on_allowed(allowed)
-        protection = build_protection(config, database, payments, on_commit=service.outbox.wake)
+        protection = build_protection(
+            config,
+            database,
+            payments,
+            on_commit=service.outbox.wake,
+            language_of=chosen.spoken_with,
+        )
         self._keep_doing(keep_protected(protection))
-        people = self._people(service, payments, Names(service.rooms, display_name, config.wallet_user))
+        people = self._people(
+            service, payments, Names(service.rooms, display_name, config.wallet_user), chosen
+        )
         chat = PeopleChat(
             people,
             subject_of=service.outbox.subject_of,
@@ -279,13 +289,15 @@ class _Composition:
         self._keep_doing(desk.notifier.run())
         return desk
 
-    def _people(self, service: Service, payments: Payments, names: Names) -> People:
+    def _people(self, service: Service, payments: Payments, names: Names, chosen: ChosenLanguages) -> People:
         config = self._config
         people = build_people(
             payments,
             wallet_settings(config, payments.till.database),
+            language_of=chosen.spoken_with,
             request_teller=RequestMessages(
                 names,
+                language_of=chosen.spoken_with,
                 wallet_user=config.wallet_user,
                 currencies=payments.currencies,
                 clock=system_clock,

@@ -22,6 +22,7 @@ from scripts.weft_cli.user import local_user
 from scripts.weft_cli.waiting import start_remedy
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
+from scripts.weft_cli.wallet_merchants import merchant_commands
 from scripts.weft_cli.wallet_migration import migrate_database
 from scripts.weft_cli.wallet_security import audit as show_audit
 from scripts.weft_cli.wallet_security import operator_name, pin_commands
@@ -165,6 +166,7 @@ wallet_commands.command()(migrate_database)
 wallet_commands.command()(show_audit)
 wallet_commands.add_typer(books_commands, name="books")
 wallet_commands.add_typer(pin_commands, name="pin")
+wallet_commands.add_typer(merchant_commands, name="merchant")
 
 
 def _parts(balance: Any) -> tuple[int, int]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from appservices.vocabulary.ids import UserId
+from collections.abc import Mapping
+
+from appservices.vocabulary.ids import RoomId, UserId
 from appservices.vocabulary.money import Money
 from tests.web_stack import EUR, WebStack
 from wallet_appservice.books.spending import Category, Spending
 from wallet_appservice.payments.merchants.records import Merchant, Order, Scope
+from wallet_appservice.payments.records import Authority
+from wallet_appservice.payments.red_packet_records import PacketOrder, RedPacket
+from wallet_appservice.payments.request_records import Request, RequestOrder
 
 _MEMOS = (
     ("bob", 1_250, "lunch", Category.FOOD),
@@ -40,6 +45,7 @@ async def a_full_wallet(stack: WebStack) -> tuple[UserId, dict[str, str]]:
         theirs, reference="R-17", money=Money(4_500, EUR), description="New brakes"
     )
     assert isinstance(offered, Order)
+    asked, asking, packet = await what_waits(stack, alice, people)
     return alice, {
         "overview": "/wallet",
         "send": "/wallet/send",
@@ -55,6 +61,14 @@ async def a_full_wallet(stack: WebStack) -> tuple[UserId, dict[str, str]]:
         "scan": "/wallet/scan",
         "scan-wrong": "/wallet/scan?text=https%3A%2F%2Felsewhere.example%2F",
         "more": "/wallet/more",
+        "request": "/wallet/request",
+        "split": "/wallet/split",
+        "asked": f"/wallet/requests/{asked}",
+        "asking": f"/wallet/requests/{asking}",
+        "red-packet": "/wallet/red-packet",
+        "red-packet-one": f"/wallet/red-packets/{packet}",
+        "pending": "/wallet/pending",
+        "settings": "/wallet/settings",
         "security": "/wallet/security",
         "code": "/wallet/code",
         "order": f"/wallet/order/{offered.id}",
@@ -86,3 +100,41 @@ async def a_shop(stack: WebStack, owner: UserId, *, customer: UserId) -> tuple[s
     await desk.orders.pay(ids[1], payer=customer)
     await desk.refunds.refund(shop, order_id=ids[1], refund_number="1", amount_minor=400, reason="One less")
     return shop.id, ids[0], ids[1]
+
+
+async def what_waits(stack: WebStack, alice: UserId, people: Mapping[str, UserId]) -> tuple[str, str, str]:
+    """A request to Alice, a split of hers that one has paid, and a red packet that one has opened."""
+    dealings, bob, carol = stack.dealings, people["bob"], people["carol"]
+    asked = await dealings.requests.ask(
+        RequestOrder(
+            id=stack.new_id(), requester=carol, people=(alice,), money=Money(1_850, EUR), memo="Cinema"
+        )
+    )
+    asking = await dealings.requests.ask(
+        RequestOrder(
+            id=stack.new_id(),
+            requester=alice,
+            people=(alice, bob, carol, people["dora"]),
+            money=Money(6_000, EUR),
+            memo="Dinner at Luigi’s",
+            is_split=True,
+        )
+    )
+    assert isinstance(asked, Request) and isinstance(asking, Request)
+    await dealings.requests.pay(bob, asking.id, authority=Authority.SESSION)
+    room = RoomId("!party:weft.example")
+    stack.members[room] = {alice, *people.values()}
+    packet = await dealings.red_packets.fill(
+        PacketOrder(
+            id=stack.new_id(),
+            sender=alice,
+            room_id=room,
+            money=Money(1_000, EUR),
+            count=5,
+            words="Happy new year!",
+        )
+    )
+    assert isinstance(packet, RedPacket), packet
+    await dealings.red_packets.open(bob, packet.id)
+    await dealings.red_packets.open(people["erik"], packet.id)
+    return asked.id, asking.id, packet.id

@@ -32,8 +32,7 @@ async def test_every_page_is_accessible_and_fits_the_screen(
     for name, path in places.items():
         await page.goto(stack.url + path)
         await expect(page.locator("h1")).to_have_count(1)
-        for closed in await page.locator("details.raw:not([open]) > summary").all():
-            await closed.click()
+        await page.evaluate("for (const part of document.querySelectorAll('details.raw')) part.open = true")
         assert await serious_findings(page) == [], name
         assert not await is_wider_than_its_window(page), name
 

@@ -167,7 +167,7 @@ async def test_a_passkey_pays_above_the_limit_and_each_answer_serves_once(
         "request",
         lambda request: answers.append(request.post_data or "") if request.url.endswith("/pay") else None,
     )
-    await page.get_by_role("button", name="Use a passkey").click()
+    await page.get_by_role("button", name="Pay €150.00").click()
     await expect(page.get_by_role("heading", name="Paid", exact=True)).to_be_visible()
     assert await stack.balance_minor(UserId("@bob:weft.example")) == 15_000
     # The same answer for another payment, and for the same one again under another id.
@@ -186,6 +186,25 @@ async def test_a_passkey_pays_above_the_limit_and_each_answer_serves_once(
     assert await stack.balance_minor(UserId("@bob:weft.example")) == 15_000
 
 
+async def test_with_pin_and_passkey_either_confirms_what_was_asked_for_by_chat(
+    stack: WebStack, open_page: OpenPage
+) -> None:
+    alice = await rich_alice(stack)
+    page = await open_page()
+    await with_authenticator(page)
+    await sign_in(page, stack, alice)
+    await set_pin(page, stack)
+    await page.locator("#passkey-proof-pin").fill(PIN)
+    await page.get_by_label("Name of the new passkey").fill("My phone")
+    await page.get_by_role("button", name="Add a passkey").click()
+    await expect(page.get_by_text("Your passkey is added.")).to_be_visible()
+    order = await asked_by_chat(stack, alice)
+    await page.goto(f"{stack.url}/wallet/confirm/{order.id}")
+    await check(page, "confirm-both")
+    await page.get_by_role("button", name="Use a passkey").click()
+    await expect(page.get_by_role("heading", name="Paid", exact=True)).to_be_visible()
+
+
 async def test_a_passkeys_answer_is_for_the_very_amount(stack: WebStack, open_page: OpenPage) -> None:
     alice = await rich_alice(stack)
     page = await open_page()
@@ -194,13 +213,13 @@ async def test_a_passkeys_answer_is_for_the_very_amount(stack: WebStack, open_pa
     await add_passkey(page, stack)
     await review(page, stack, "150")
     # As if the page had been made to ask for a signature under a small payment.
-    button = page.get_by_role("button", name="Use a passkey")
+    button = page.locator("[data-passkey=use]")
     payment = json.loads(await button.get_attribute("data-payment") or "")
     await button.evaluate(
         "(button, payment) => { button.dataset.payment = payment; }",
         json.dumps({**payment, "amount_minor": "100"}),
     )
-    await button.click()
+    await page.get_by_role("button", name="Pay €150.00").click()
     await expect(page.get_by_text("could not be checked").first).to_be_visible()
     assert await stack.balance_minor(UserId("@bob:weft.example")) == 0
 
@@ -215,7 +234,7 @@ async def test_a_passkey_whose_counter_went_back_is_refused(stack: WebStack, ope
         await work.execute(update(passkeys).values(sign_count=10_000))
         await work.commit()
     await review(page, stack, "150")
-    await page.get_by_role("button", name="Use a passkey").click()
+    await page.get_by_role("button", name="Pay €150.00").click()
     await expect(page.get_by_text("could not be checked").first).to_be_visible()
     assert await stack.balance_minor(UserId("@bob:weft.example")) == 0
 
@@ -230,11 +249,7 @@ async def test_a_passkey_lets_a_forgotten_pin_be_set_anew_and_is_removed_by_it(
     await add_passkey(page, stack)
     await page.get_by_label("New PIN", exact=True).fill(PIN)
     await page.get_by_label("New PIN again").fill(PIN)
-    await (
-        page.locator("section", has=page.get_by_role("heading", name="PIN", exact=True))
-        .get_by_role("button", name="Use a passkey")
-        .click()
-    )
+    await page.get_by_role("button", name="Set PIN").click()
     await expect(page.get_by_text("Your PIN is set.")).to_be_visible()
     # A second one, allowed by the PIN: this device has one already, and says so.
     await page.get_by_label("Name of the new passkey").fill("Again")

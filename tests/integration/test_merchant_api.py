@@ -133,6 +133,24 @@ async def test_a_till_charges_a_payment_code_once(
     assert "€50.00" in above.json()["error"]
 
 
+async def test_the_page_of_a_payment_code_shows_a_new_one_each_minute(
+    stack: WebStack, shop: ShopClient
+) -> None:
+    user = stack.user("alice")
+    await stack.deposit(user, 10_000)
+    async with httpx.AsyncClient(base_url=stack.url) as browser:
+        assert (await browser.get("/wallet/code")).status_code == 303
+        port = stack.config.web.port
+        browser.cookies.set(f"weft_session_{port}", (await stack.session(user)).token, domain="127.0.0.1")
+        pages = [await browser.get("/wallet/code") for _ in range(2)]
+    codes = [re.findall(r'class="digits">([0-9 ]+)<', page.text)[0].replace(" ", "") for page in pages]
+    assert codes[0] != codes[1]
+    assert {page.headers["refresh"] for page in pages} == {"55"}
+    assert all(page.text.count("<svg xmlns") == 2 and "style=" not in page.text for page in pages)
+    body = {"code": codes[0], "reference": "till-1", "amount_minor": "450", "currency": "EUR"}
+    assert (await shop.post("charges", body)).status_code == 200
+
+
 async def test_refunds_never_exceed_the_payment(
     stack: WebStack, shop: ShopClient, alice: dict[str, str]
 ) -> None:

@@ -29,6 +29,7 @@ from tests.simulation.faults import SQLITE_FAULTS, Fault, FaultKind
 from tests.simulation.model import Answer, Model
 from tests.simulation.process import Delivery, Problem, Process, Told
 from tests.simulation.state import State, notes, read_state
+from wallet_appservice.ledger.store import StoreBusy
 from wallet_appservice.ledger.values import (
     AccountRefusal,
     StoredTransfer,
@@ -173,7 +174,13 @@ class Simulation:
         died = await self._replace_the_dead()
         if not died and random.random() < 0.05:
             await self._restart()
-        await self._look()
+        try:
+            await self._look()
+        except StoreBusy:
+            if fault is None or fault.kind is not FaultKind.SERVER_CRASH:
+                raise
+            # Its connection went with the server, which the first one to ask notices.
+            await self._look()
 
     async def _end(self) -> None:
         """All that waits is asked again and answered; then the ledger is proved as an auditor does."""

@@ -48,6 +48,7 @@ class MemoryStore:
         self.attempts_count = 0
         self.failures: list[Exception] = []
         self.commits_before_failing = False
+        self.commit_seconds = 0.0
         self.may_commit = asyncio.Event()
         self.may_commit.set()
 
@@ -67,6 +68,8 @@ class MemoryStore:
 
     async def commit(self, changes: Changes, effects: Sequence[str]) -> None:
         await self.may_commit.wait()
+        # As with a database, others go on meanwhile.
+        await asyncio.sleep(self.commit_seconds)
         if POISON in effects:
             raise StoreRefused("the effect breaks a constraint")
         failure = self.failures.pop(0) if self.failures else None

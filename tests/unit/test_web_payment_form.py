@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from string import Formatter
+
 import pytest
 
 from appservices.vocabulary.ids import ServerName, TransferId, UserId
 from appservices.vocabulary.money import Currencies, Currency, CurrencyCode, Money, iso_currency
 from wallet_appservice.payments.records import PaymentOrder
-from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.refusals import REFUSALS, PaymentRefusal, PaymentRefused
 from wallet_appservice.web.payment_form import PaymentForm, order_of, read_form
 
 ALICE = UserId("@alice:weft.example:8448")
@@ -18,9 +20,12 @@ EUR = iso_currency("EUR")
 assert EUR is not None
 CURRENCIES = Currencies((EUR, Currency(CurrencyCode("HOUR"), 1, "HOUR")))
 
-ANY_WORDS = dict.fromkeys(
-    ("server", "currencies", "payment_max", "memo_length_max", "payer", "payee", "available"), "x"
-)
+ANY_WORDS = {
+    name: "x"
+    for outside in REFUSALS.values()
+    for _text, name, _format, _conversion in Formatter().parse(outside.sentence)
+    if name
+}
 
 
 def judged(**typed: str) -> PaymentOrder | PaymentForm:

@@ -126,7 +126,7 @@ class WalletCommands:
             "here within {minutes} minutes, or leave it: {link}"
         ).format(
             amount=self._currencies.format(order.money),
-            payee=order.payee,
+            payee=isolated(order.payee),
             chat_max=refused.words["chat_max"],
             minutes=OPEN_SECONDS // 60,
             link=self._confirmations.link(order.id),
@@ -138,7 +138,7 @@ class WalletCommands:
         """For the payer alone: a mistyped name costs least while it is fresh."""
         text = _(
             "That was your first payment to {payee}. If you meant somebody else, ask them for a refund now."
-        ).format(payee=order.payee)
+        ).format(payee=isolated(order.payee))
         return call.answer_privately(text, elsewhere="")
 
     def _refusal(self, call: CommandCall, refused: PaymentRefused) -> Sequence[Write]:

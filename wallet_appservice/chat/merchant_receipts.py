@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated
 from wallet_appservice.payments.records import MerchantName, PaymentKind, PaymentRecord
 
 
@@ -18,9 +18,9 @@ def merchant_sentence(record: PaymentRecord, merchant: MerchantName, *, amount: 
         PaymentKind.PAYOUT: _("{merchant} paid out {amount} to you"),
     }.get(record.kind) or _("You paid {merchant} {amount}")
     return (
-        sentence.format(merchant=merchant.name, amount=amount),
-        sentence.format(
-            merchant=f"<em>{html.escape(merchant.name)}</em>",
+        sentence.format(merchant=isolated(merchant.name), amount=amount),
+        html.escape(sentence).format(
+            merchant=f"<em>{html.escape(isolated(merchant.name))}</em>",
             amount=f"<strong>{html.escape(amount)}</strong>",
         ),
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
+from appservices.chassis.page_words import readable_time
 from appservices.chassis.reactions import ReactionCall
 from appservices.vocabulary.ids import TransferId, localpart_of
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, known
 from wallet_appservice.chat.request_commands import NO, YES
 from wallet_appservice.payments.acceptance import Acceptance
 from wallet_appservice.payments.actions import Payments
@@ -36,11 +36,11 @@ class PendingCommands:
 
     def commands(self) -> tuple[Command, ...]:
         return (
-            Command("pending", "!pending", "shows what is not over yet", "!pending", self._list),
+            Command("pending", "!pending", known("shows what is not over yet"), "!pending", self._list),
             Command(
                 "accept",
                 "!accept on|off",
-                "lets payments to you wait until you accept them",
+                known("lets payments to you wait until you accept them"),
                 "!accept on",
                 self._switch,
             ),
@@ -102,11 +102,9 @@ class PendingCommands:
     def _line(self, item: PendingItem) -> str:
         words = {
             "amount": self._currencies.format(item.money),
-            "other": localpart_of(item.other) if item.other is not None else "",
-            "memo": f" · {item.memo}" if item.memo else "",
-            "end": ""
-            if item.ends_at_ms is None
-            else datetime.fromtimestamp(item.ends_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "other": isolated(localpart_of(item.other)) if item.other is not None else "",
+            "memo": f" · {isolated(item.memo)}" if item.memo else "",
+            "end": "" if item.ends_at_ms is None else readable_time(item.ends_at_ms),
         }
         return _sentence(item).format(**words)
 

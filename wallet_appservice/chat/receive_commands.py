@@ -13,7 +13,7 @@ from appservices.chassis.database import Write
 from appservices.chassis.homeserver import MatrixRefused
 from appservices.chassis.outbox import Outgoing
 from appservices.vocabulary.ids import OutboxId, RoomId, derived_id
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import Money
 from wallet_appservice.chat.reading import NotUnderstood, read_amount
 from wallet_appservice.payments.actions import Payments
@@ -41,8 +41,8 @@ class ReceiveCommands:
         return (
             Command(
                 "receive",
-                "!receive [amount] [memo]",
-                "shows a QR code and a link to be paid by",
+                known("!receive [amount] [memo]"),
+                known("shows a QR code and a link to be paid by"),
                 self._example,
                 self._receive,
             ),

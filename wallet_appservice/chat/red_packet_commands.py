@@ -9,7 +9,7 @@ from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
 from appservices.chassis.reactions import ReactionCall
 from appservices.vocabulary.ids import TransferId, derived_id
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, known
 from wallet_appservice.chat.reading import NotUnderstood, read_packet
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.red_packet_openings import Opened
@@ -32,8 +32,8 @@ class RedPacketCommands:
         return (
             Command(
                 "redpacket",
-                "!redpacket <total> <count> [equal] [words]",
-                "puts money into the room, for whoever opens it first",
+                known("!redpacket <total> <count> [equal] [words]"),
+                known("puts money into the room, for whoever opens it first"),
                 self._example,
                 self._fill,
             ),

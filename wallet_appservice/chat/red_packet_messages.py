@@ -12,7 +12,7 @@ from appservices.chassis.messages import notice, reply_relation
 from appservices.chassis.outbox import Outgoing
 from appservices.vocabulary.events import RED_PACKET
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id
-from appservices.vocabulary.languages import _, counted
+from appservices.vocabulary.languages import _, counted, isolated
 from appservices.vocabulary.money import Currencies
 from appservices.vocabulary.signing import SigningKey, sign_json
 from wallet_appservice.chat.names import Names
@@ -69,10 +69,10 @@ class RedPacketMessages:
     async def _content(self, packet: RedPacket, shares: tuple[FoundShare, ...]) -> dict[str, Any]:
         room = await self._names.room(packet.room_id)
         names = await self._names.of([packet.sender, *(share.opener for share in shares)], room)
-        words = f" · {packet.words}" if packet.words else ""
+        words = f" · {isolated(packet.words)}" if packet.words else ""
         lines = [
             _("🧧 {sender} put {amount} into a red packet for {count}{words}").format(
-                sender=names[packet.sender],
+                sender=isolated(names[packet.sender]),
                 amount=self._currencies.format(packet.money),
                 count=packet.count,
                 words=words,
@@ -84,7 +84,7 @@ class RedPacketMessages:
         if best is not None and (packet.state is not PacketState.EMPTIED or len(shares) == packet.count):
             lines.append(
                 _("🍀 {name} was luckiest with {amount}").format(
-                    name=names[best.opener], amount=self._currencies.format(best.money)
+                    name=isolated(names[best.opener]), amount=self._currencies.format(best.money)
                 )
             )
         return {**notice("\n".join(lines)), RED_PACKET: self._block(packet, len(shares))}
@@ -113,7 +113,7 @@ class RedPacketMessages:
         bytes_left = LIST_BYTES_MAX
         for share in shares:
             line = _("{name}: {amount}").format(
-                name=names[share.opener], amount=self._currencies.format(share.money)
+                name=isolated(names[share.opener]), amount=self._currencies.format(share.money)
             )
             bytes_left -= len(json.dumps(line))
             if bytes_left < 0:

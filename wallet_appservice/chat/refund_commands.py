@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
 from appservices.vocabulary.ids import EventId, TransferId, derived_id, is_ledger_id
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import Money
 from wallet_appservice.chat.announcements import PAYMENT_SUBJECT
 from wallet_appservice.chat.reading import NotUnderstood, read_amount
@@ -33,8 +33,8 @@ class RefundCommands:
         return (
             Command(
                 "refund",
-                "!refund <receipt id, or as a reply to it> [amount] [memo]",
-                "gives back what somebody has paid you, all or part",
+                known("!refund <receipt id, or as a reply to it> [amount] [memo]"),
+                known("gives back what somebody has paid you, all or part"),
                 self._example,
                 self._refund,
             ),

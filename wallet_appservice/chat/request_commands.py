@@ -9,7 +9,7 @@ from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
 from appservices.chassis.reactions import ReactionCall
 from appservices.vocabulary.ids import TransferId, UserId, derived_id, server_of
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, known
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_people, read_user
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import Authority, PaymentRecord
@@ -38,15 +38,15 @@ class RequestCommands:
         return (
             Command(
                 "request",
-                "!request <user> <amount> [memo]",
-                "asks somebody for money",
+                known("!request <user> <amount> [memo]"),
+                known("asks somebody for money"),
                 self._request_example,
                 self._request,
             ),
             Command(
                 "split",
-                "!split <amount> <user…> [memo]",
-                "asks several people, each for an equal part",
+                known("!split <amount> <user…> [memo]"),
+                known("asks several people, each for an equal part"),
                 self._split_example,
                 self._split,
             ),

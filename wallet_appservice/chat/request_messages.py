@@ -6,12 +6,13 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.messages import notice, pill, reply_relation
 from appservices.chassis.outbox import Outgoing
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies
 from wallet_appservice.chat.names import Names
 from wallet_appservice.payments.request_records import Request, RequestShare, ShareState
@@ -24,8 +25,18 @@ PILL_LINES_MAX: Final = 22
 class RequestMessages:
     """Tells of requests: in their room, and directly to whoever is not there."""
 
-    def __init__(self, names: Names, *, wallet_user: UserId, currencies: Currencies, clock: Clock) -> None:
+    def __init__(
+        self,
+        names: Names,
+        *,
+        wallet_user: UserId,
+        currencies: Currencies,
+        clock: Clock,
+        language_of: LanguageOf = english_for_all,
+    ) -> None:
+        """A room reads a request in the language it was made in; whom it is sent to alone, in theirs."""
         self._names = names
+        self._language_of = language_of
         self._wallet_user = wallet_user
         self._currencies = currencies
         self._clock = clock
@@ -37,10 +48,11 @@ class RequestMessages:
         return frozenset(room.members.joined)
 
     async def asked(self, request: Request, *, in_reply_to: EventId | None) -> Sequence[Write]:
-        content = await self._content(request)
-        content["m.mentions"] = {"user_ids": [share.asked for share in request.shares if share.is_open]}
+        mentions = {"user_ids": [share.asked for share in request.shares if share.is_open]}
+        names = await self._people(request)
         writes = []
         for room_id, user in _places(request):
+            content = {**await self._content(request, names, reader=user), "m.mentions": mentions}
             is_answer = room_id is not None and in_reply_to is not None
             there = {**content, **reply_relation(in_reply_to)} if is_answer and in_reply_to else content
             outgoing = Outgoing(
@@ -54,11 +66,11 @@ class RequestMessages:
         return writes
 
     async def shown(self, request: Request) -> Sequence[Write]:
-        content = await self._content(request)
+        names = await self._people(request)
         return [
             Outgoing(
                 _message_id(request, room_id or user, str(request.version)),
-                content,
+                await self._content(request, names, reader=user),
                 room_id=room_id,
                 to_user=user,
                 replaces=_message_id(request, room_id or user),
@@ -70,52 +82,64 @@ class RequestMessages:
         names = await self._people(request)
         writes = []
         expired: list[str] = []
+        requesters = await self._language_of(request.requester)
         for share in shares:
-            words = self._words(request, share, names)
+            askeds = await self._language_of(share.asked)
             if share.state is ShareState.DECLINED:
-                text = _("{asked} declined to pay the {amount} that you asked for{memo}")
-                writes.append(self._told(request, request.requester, text, words, "declined", share.asked))
+                with speaking(requesters):
+                    text = _("{asked} declined to pay the {amount} that you asked for{memo}").format(
+                        **self._words(request, share, names)
+                    )
+                writes.append(self._told(request, request.requester, text, "declined", share.asked))
             elif share.state is ShareState.CANCELLED:
-                text = _("{requester} does not ask you for {amount} any more{memo}")
-                writes.append(self._told(request, share.asked, text, words, "cancelled"))
+                with speaking(askeds):
+                    text = _("{requester} does not ask you for {amount} any more{memo}").format(
+                        **self._words(request, share, names)
+                    )
+                writes.append(self._told(request, share.asked, text, "cancelled"))
             elif share.state is ShareState.EXPIRED:
-                text = _("The time to pay {requester} {amount} is over, and nothing was paid{memo}")
-                writes.append(self._told(request, share.asked, text, words, "expired"))
-                expired.append(
-                    _("{asked} did not pay the {amount} that you asked for in time{memo}").format(**words)
-                )
+                with speaking(askeds):
+                    text = _(
+                        "The time to pay {requester} {amount} is over, and nothing was paid{memo}"
+                    ).format(**self._words(request, share, names))
+                writes.append(self._told(request, share.asked, text, "expired"))
+                with speaking(requesters):
+                    expired.append(
+                        _("{asked} did not pay the {amount} that you asked for in time{memo}").format(
+                            **self._words(request, share, names)
+                        )
+                    )
         if expired:
             people = [share.asked for share in shares]
-            lines = "\n".join(expired).replace("{", "{{").replace("}", "}}")
-            writes.append(self._told(request, request.requester, lines, {}, "expired", *people))
+            writes.append(self._told(request, request.requester, "\n".join(expired), "expired", *people))
         return writes
 
     async def reminded(self, request: Request) -> Sequence[Write]:
         names = await self._people(request)
-        text = _(
-            "A reminder: {requester} asks you for {amount}{memo}\n"
-            "React with ✅ to pay it or with ❌ to decline."
-        )
-        return [
-            self._told(
-                request,
-                share.asked,
-                text,
-                self._words(request, share, names),
-                "reminded",
-                subject=request.subject,
-            )
-            for share in request.shares
-            if share.state is ShareState.OPEN
-        ]
+        writes = []
+        for share in request.shares:
+            if share.state is ShareState.OPEN:
+                with speaking(await self._language_of(share.asked)):
+                    text = _(
+                        "A reminder: {requester} asks you for {amount}{memo}\n"
+                        "React with ✅ to pay it or with ❌ to decline."
+                    ).format(**self._words(request, share, names))
+                writes.append(self._told(request, share.asked, text, "reminded", subject=request.subject))
+        return writes
 
     async def _people(self, request: Request) -> dict[UserId, str]:
         room = await self._names.room(request.room_id)
         return await self._names.of([request.requester, *(share.asked for share in request.shares)], room)
 
-    async def _content(self, request: Request) -> dict[str, Any]:
-        names = await self._people(request)
-        pills = {user: pill(user, name) for user, name in names.items()}
+    async def _content(
+        self, request: Request, names: Mapping[UserId, str], *, reader: UserId | None
+    ) -> dict[str, Any]:
+        """The message for its room, or for one reader alone."""
+        with speaking(request.language if reader is None else await self._language_of(reader)):
+            return self._spoken_content(request, names)
+
+    def _spoken_content(self, request: Request, names: Mapping[UserId, str]) -> dict[str, Any]:
+        pills = {user: pill(user, isolated(name)) for user, name in names.items()}
         lines, html_lines = [], []
         for sentence, share in _lines(request):
             lines.append(sentence.format(**self._words(request, share, names)))
@@ -132,10 +156,12 @@ class RequestMessages:
         *,
         is_html: bool = False,
     ) -> dict[str, str]:
-        memo = f" · {request.memo}" if request.memo else ""
+        memo = f" · {isolated(request.memo)}" if request.memo else ""
+        # Pills are isolated already, and markup must not be.
+        shown = names if is_html else {user: isolated(name) for user, name in names.items()}
         return {
-            "requester": names[request.requester],
-            "asked": names[share.asked] if share is not None else "",
+            "requester": shown[request.requester],
+            "asked": shown[share.asked] if share is not None else "",
             "amount": self._currencies.format(share.money if share is not None else request.money),
             "memo": html.escape(memo) if is_html else memo,
         }
@@ -144,15 +170,13 @@ class RequestMessages:
         self,
         request: Request,
         user: UserId,
-        sentence: str,
-        words: Mapping[str, str],
+        text: str,
         purpose: str,
         *causes: str,
         subject: str = "",
     ) -> Write:
         outbox_id = OutboxId(derived_id(f"request {purpose}", request.id, user, *causes))
-        content = notice(sentence.format(**words))
-        return Outgoing(outbox_id, content, to_user=user, subject=subject).write(now_ms=self._clock())
+        return Outgoing(outbox_id, notice(text), to_user=user, subject=subject).write(now_ms=self._clock())
 
 
 def _places(request: Request) -> list[tuple[RoomId | None, UserId | None]]:

@@ -14,10 +14,11 @@ from typing import Final
 from sqlalchemy import ScalarSelect, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import UserId
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, format_minor
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.pins import told_privately
@@ -45,9 +46,16 @@ class Budgets:
     """Everybody's budgets in one wallet's database."""
 
     def __init__(
-        self, database: Database, *, currencies: Currencies, clock: Clock, on_commit: Callable[[], None]
+        self,
+        database: Database,
+        *,
+        currencies: Currencies,
+        clock: Clock,
+        on_commit: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`on_commit` wakes the outbox."""
+        self._language_of = language_of
         self._database = database
         self._currencies = currencies
         self._clock = clock
@@ -119,13 +127,15 @@ class Budgets:
     ) -> None:
         now_ms = self._clock()
         month = _month(now_ms)
-        spent = format_minor(spent_minor, self._currencies[currency])
-        budget = format_minor(budget_minor, self._currencies[currency])
-        text = (
-            _("You have spent {spent} this month: your budget of {budget} is used up.")
-            if reached[-1] >= 100
-            else _("You have spent {spent} of your budget of {budget} for this month.")
-        ).format(spent=spent, budget=budget)
+        with speaking(await self._language_of(user)):
+            text = (
+                _("You have spent {spent} this month: your budget of {budget} is used up.")
+                if reached[-1] >= 100
+                else _("You have spent {spent} of your budget of {budget} for this month.")
+            ).format(
+                spent=format_minor(spent_minor, self._currencies[currency]),
+                budget=format_minor(budget_minor, self._currencies[currency]),
+            )
         cause = ("budget", user, currency, str(month), str(reached[-1]))
         async with self._database.read() as work:
             given = {

@@ -19,10 +19,11 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.limits import Gate, Spending
@@ -110,8 +111,10 @@ class Confirmations:
         clock: Clock,
         public_url: str,
         on_commit: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`on_commit` wakes the outbox."""
+        self._language_of = language_of
         self._database = database
         self._pay = pay
         self._pay_for: dict[str, Pay] = {}
@@ -281,9 +284,10 @@ class Confirmations:
 
     async def _expire(self, waiting: Confirmation) -> None:
         order, now_ms = waiting.order, self._clock()
-        text = _(
-            "You did not confirm the payment of {amount} to {payee} in time, so nothing was paid."
-        ).format(amount=self._amount(order.money), payee=order.payee)
+        with speaking(await self._language_of(order.payer)):
+            text = _(
+                "You did not confirm the payment of {amount} to {payee} in time, so nothing was paid."
+            ).format(amount=self._amount(order.money), payee=isolated(order.payee))
         parameters = {
             "of_id": order.id,
             "old_state": ConfirmationState.OPEN.value,

@@ -34,10 +34,11 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.database import Database, UnitOfWork
 from appservices.vocabulary.ids import UserId, derived_id, localpart_of
-from appservices.vocabulary.languages import _
+from appservices.vocabulary.languages import _, isolated, speaking
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.pins import told_privately
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
@@ -78,6 +79,7 @@ class Passkeys:
         clock: Clock,
         tokens: Tokens,
         on_commit: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`public_url` is what people's browsers show as our address."""
         parts = urlsplit(public_url)
@@ -87,6 +89,7 @@ class Passkeys:
         self._database = database
         self._clock = clock
         self._tokens = tokens
+        self._language_of = language_of
         self._on_commit = on_commit
 
     @property
@@ -221,6 +224,7 @@ class Passkeys:
 
     async def remove(self, user: UserId, credential_id: str, *, by: str) -> bool:
         """Takes one of the user's passkeys away; False when they have none of that id."""
+        spoken = await self._language_of(user)
         async with self._database.begin() as work:
             removed = await work.execute(
                 delete(passkeys)
@@ -230,17 +234,22 @@ class Passkeys:
             row = removed.first()
             if row is None:
                 return False
-            text = _("Your passkey “{name}” was removed ({where}).").format(name=row.name, where=by)
+            with speaking(spoken):
+                text = _("Your passkey “{name}” was removed ({where}).").format(
+                    name=isolated(row.name), where=by
+                )
             await self._tell(work, user, AuditAction.PASSKEY_REMOVED, text, name=row.name, where=by)
             await work.commit()
         return True
 
     async def remove_all(self, user: UserId, *, by: str, actor: str) -> int:
         """Takes all of the user's passkeys away, as the operator; how many there were."""
+        spoken = await self._language_of(user)
         async with self._database.begin() as work:
             removed = await work.execute(delete(passkeys).where(passkeys.c.user_id == user))
             if removed.rowcount:
-                text = _("All of your passkeys were removed ({where}).").format(where=by)
+                with speaking(spoken):
+                    text = _("All of your passkeys were removed ({where}).").format(where=by)
                 await self._tell(
                     work, user, AuditAction.PASSKEY_REMOVED, text, actor=actor, name="all", where=by
                 )
@@ -299,6 +308,7 @@ class Passkeys:
         return challenge
 
     async def _add(self, user: UserId, row: dict[str, Any], *, by: str) -> PaymentRefused | None:
+        spoken = await self._language_of(user)
         async with self._database.begin() as work:
             count = await work.execute(
                 select(func.count()).select_from(passkeys).where(passkeys.c.user_id == user)
@@ -310,10 +320,11 @@ class Passkeys:
                     )
                 )
             await work.execute(insert(passkeys), row)
-            text = _(
-                "A passkey, “{name}”, can confirm your payments now ({where}). If that was not you, tell "
-                "your operator at once."
-            ).format(name=row["name"], where=by)
+            with speaking(spoken):
+                text = _(
+                    "A passkey, “{name}”, can confirm your payments now ({where}). If that was not you, tell "
+                    "your operator at once."
+                ).format(name=isolated(row["name"]), where=by)
             await self._tell(work, user, AuditAction.PASSKEY_ADDED, text, name=row["name"], where=by)
             await work.commit()
         return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from wallet_appservice.payments.acceptance import Acceptance
 from wallet_appservice.payments.actions import Payments
@@ -61,8 +62,12 @@ def build_people(
     red_packet_max: int,
     clock: Clock,
     chance: random.Random | None = None,
+    language_of: LanguageOf = english_for_all,
 ) -> People:
-    """`chance` is what red packets are drawn with; without one it is the system's, which nobody foresees."""
+    """`language_of` says in which language a person's requests and red packets are written.
+
+    `chance` is what red packets are drawn with; without one it is the system's, which nobody foresees.
+    """
     sweeper = Sweeper()
 
     def waker(name: str) -> Callable[[], None]:
@@ -71,7 +76,13 @@ def build_people(
     return People(
         payments=payments,
         settings=settings,
-        requests=Requests(payments, teller=request_teller, clock=clock, on_change=waker(REQUESTS)),
+        requests=Requests(
+            payments,
+            teller=request_teller,
+            clock=clock,
+            on_change=waker(REQUESTS),
+            language_of=language_of,
+        ),
         red_packets=RedPackets(
             payments,
             teller=red_packet_teller,
@@ -79,6 +90,7 @@ def build_people(
             chance=chance or random.SystemRandom(),
             clock=clock,
             on_change=waker(RED_PACKETS),
+            language_of=language_of,
         ),
         refunds=Refunds(payments, clock=clock, on_change=waker(REFUNDS)),
         acceptance=Acceptance(payments, clock=clock, on_change=waker(ACCEPTANCE)),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final
 
@@ -19,12 +18,14 @@ from argon2.exceptions import Argon2Error, InvalidHashError, VerificationError
 from sqlalchemy import bindparam, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.chassis.messages import notice
 from appservices.chassis.outbox import Outgoing
+from appservices.chassis.page_words import readable_time
 from appservices.vocabulary.ids import OutboxId, UserId, derived_id
-from appservices.vocabulary.languages import _, counted
+from appservices.vocabulary.languages import _, counted, speaking
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.storage.proof_tables import pins
@@ -67,8 +68,16 @@ class PinUnfit(ValueError):
 class Pins:
     """Everybody's PINs in one wallet's database."""
 
-    def __init__(self, database: Database, *, clock: Clock, on_commit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        on_commit: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
+    ) -> None:
         """`on_commit` wakes the outbox."""
+        self._language_of = language_of
         self._database = database
         self._clock = clock
         self._on_commit = on_commit
@@ -119,7 +128,8 @@ class Pins:
     async def remove(self, user: UserId, *, by: str, actor: str, action: AuditAction) -> bool:
         """Takes the PIN away, with its lock; False when there was none."""
         now_ms = self._clock()
-        text = _("Your PIN was removed ({where}). If you did not want that, tell your operator at once.")
+        with speaking(await self._language_of(user)):
+            text = _("Your PIN was removed ({where}). If you did not want that, tell your operator at once.")
         async with self._database.begin() as work:
             removed = await work.execute(_FORGET, {"of_user": user})
             if not removed.rowcount:
@@ -138,14 +148,13 @@ class Pins:
 
     async def _keep(self, user: UserId, hashed: str, *, by: str) -> None:
         now_ms = self._clock()
+        with speaking(await self._language_of(user)):
+            changed = _("Your PIN was changed ({where}). If that was not you, tell your operator at once.")
+            begun = _("You have a PIN now ({where}). If that was not you, tell your operator at once.")
         async with self._database.begin() as work:
             was_set = await pin_is_set(work, user)
             action = AuditAction.PIN_CHANGED if was_set else AuditAction.PIN_SET
-            text = (
-                _("Your PIN was changed ({where}). If that was not you, tell your operator at once.")
-                if was_set
-                else _("You have a PIN now ({where}). If that was not you, tell your operator at once.")
-            ).format(where=by)
+            text = (changed if was_set else begun).format(where=by)
             row = {"user_id": user, "hash": hashed, "set_at_ms": now_ms, "tries": 0, "locked_until_ms": 0}
             await work.apply(
                 [
@@ -167,13 +176,15 @@ class Pins:
 
     async def _tell_locked(self, user: UserId, *, until_ms: int, tries: int) -> None:
         now_ms = self._clock()
-        text = counted(
-            "{count} wrong PIN was given for your wallet, so your PIN is locked until {until}. If that was "
-            "not you, look where you are signed in: !sessions, and !logout ends them all.",
-            "{count} wrong PINs in a row were given for your wallet, so your PIN is locked until {until}. If "
-            "that was not you, look where you are signed in: !sessions, and !logout ends them all.",
-            tries,
-        ).format(until=readable_until(until_ms))
+        with speaking(await self._language_of(user)):
+            text = counted(
+                "{count} wrong PIN was given for your wallet, so your PIN is locked until {until}. If that "
+                "was not you, look where you are signed in: !sessions, and !logout ends them all.",
+                "{count} wrong PINs in a row were given for your wallet, so your PIN is locked until "
+                "{until}. If that was not you, look where you are signed in: !sessions, and !logout ends "
+                "them all.",
+                tries,
+            ).format(until=readable_time(until_ms))
         async with self._database.begin() as work:
             await work.apply(
                 [
@@ -227,10 +238,6 @@ def fit_pin(text: str) -> str:
     return digits
 
 
-def readable_until(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 def told_privately(user: UserId, text: str, *, now_ms: int, cause: Sequence[str]) -> Write:
     """A direct message; the same cause is told once."""
     outbox_id = OutboxId(derived_id(*cause))
@@ -238,7 +245,7 @@ def told_privately(user: UserId, text: str, *, now_ms: int, cause: Sequence[str]
 
 
 def _locked(until_ms: int) -> PaymentRefused:
-    return PaymentRefused.because(PaymentRefusal.PIN_LOCKED, until=readable_until(until_ms))
+    return PaymentRefused.because(PaymentRefusal.PIN_LOCKED, until=readable_time(until_ms))
 
 
 def _is_trivial(digits: str) -> bool:

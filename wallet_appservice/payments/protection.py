@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.database import Database
 from appservices.vocabulary.money import Currencies
@@ -50,14 +51,27 @@ def protect(
     clock: Clock,
     tokens: Tokens,
     on_commit: Callable[[], None],
+    language_of: LanguageOf = english_for_all,
 ) -> Protection:
-    """`gate` is the one that `pay` passes, `public_url` how browsers reach us."""
+    """`gate` is the one that `pay` passes, `public_url` how browsers reach us.
+
+    `language_of` says in which language a user is told what is told to them alone.
+    """
     proofs = Proofs(
         database,
-        pins=Pins(database, clock=clock, on_commit=on_commit),
-        passkeys=Passkeys(database, public_url=public_url, clock=clock, tokens=tokens, on_commit=on_commit),
+        pins=Pins(database, clock=clock, on_commit=on_commit, language_of=language_of),
+        passkeys=Passkeys(
+            database,
+            public_url=public_url,
+            clock=clock,
+            tokens=tokens,
+            on_commit=on_commit,
+            language_of=language_of,
+        ),
     )
-    budgets = Budgets(database, currencies=currencies, clock=clock, on_commit=on_commit)
+    budgets = Budgets(
+        database, currencies=currencies, clock=clock, on_commit=on_commit, language_of=language_of
+    )
     gate.on_spent(budgets.look)
     return Protection(
         gate=gate,
@@ -72,6 +86,7 @@ def protect(
             clock=clock,
             public_url=public_url,
             on_commit=on_commit,
+            language_of=language_of,
         ),
         budgets=budgets,
         audit=AuditLog(database),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Final, Protocol
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, is_ledger_id, server_of
@@ -85,6 +86,7 @@ class RedPackets:
         chance: random.Random,
         clock: Clock,
         on_change: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`packet_max` is in whole units of each currency; `on_change` wakes whoever calls `sweep`."""
         self._payments = payments
@@ -95,6 +97,7 @@ class RedPackets:
         self._openings = Openings(payments.till, chance=chance, clock=clock)
         self._clock = clock
         self._on_change = on_change
+        self._language_of = language_of
 
     async def fill(self, order: PacketOrder, *, tell: TellFilled = tell_nobody) -> Filled:
         """Takes the money from the sender and puts the packet into the room, or says why not.
@@ -117,7 +120,10 @@ class RedPackets:
             return await self._filled(order, admitted, tell)
 
     async def _filled(self, order: PacketOrder, admission: Admission, tell: TellFilled) -> Filled:
-        packet = new_packet(order, now_ms=self._clock())
+        # A program's call speaks English; the packet is its sender's.
+        with speaking(await self._language_of(order.sender)):
+            packet = new_packet(order, now_ms=self._clock())
+            messages = await self._teller.packed(packet, in_reply_to=order.in_reply_to)
         movement = Movement(
             id=packet.id,
             kind=PaymentKind.RED_PACKET,
@@ -129,7 +135,6 @@ class RedPackets:
             memo=packet.words,
             subject=packet.subject,
         )
-        messages = await self._teller.packed(packet, in_reply_to=order.in_reply_to)
 
         def tell_outcome(outcome: Outcome) -> Sequence[Write]:
             return tell(outcome if isinstance(outcome, PaymentRefused) else packet)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from sqlalchemy.exc import IntegrityError
 
+from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.vocabulary.ids import (
@@ -85,7 +86,13 @@ class Requests:
     """The requests of one wallet."""
 
     def __init__(
-        self, payments: Payments, *, teller: RequestTeller, clock: Clock, on_change: Callable[[], None]
+        self,
+        payments: Payments,
+        *,
+        teller: RequestTeller,
+        clock: Clock,
+        on_change: Callable[[], None],
+        language_of: LanguageOf = english_for_all,
     ) -> None:
         """`on_change` wakes whoever calls `sweep`."""
         self._payments = payments
@@ -94,6 +101,7 @@ class Requests:
         self._teller = teller
         self._clock = clock
         self._on_change = on_change
+        self._language_of = language_of
 
     async def ask(self, order: RequestOrder, *, tell: TellAsked = tell_nobody) -> Asked:
         """Makes the request and tells those asked, or says why not."""
@@ -106,7 +114,9 @@ class Requests:
         if asked is not None:
             await self._till.write(tell(asked))
             return asked
-        request = new_request(order, present=present, now_ms=self._clock())
+        # A program's call speaks English; the request is its requester's.
+        with speaking(await self._language_of(order.requester)):
+            request = new_request(order, present=present, now_ms=self._clock())
         writes = [
             *insertions(request),
             *await self._teller.asked(request, in_reply_to=order.in_reply_to),

@@ -29,6 +29,8 @@ ENTRIES: Final = (
     Entry(
         known("Security and limits"), known("PIN, passkeys, your own limits"), "shield", "/wallet/security"
     ),
+    Entry(known("Settings"), known("Whether money waits for your yes"), "settings", "/wallet/settings"),
+    Entry(known("What waits"), known("Requests, red packets, payments"), "clock", "/wallet/pending"),
     Entry(known("Merchant"), known("Orders, takings, refunds, keys"), "shop", "/wallet/merchant"),
 )
 

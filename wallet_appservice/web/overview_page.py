@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.pages import by_htmx, see_other
 from appservices.vocabulary.languages import _, known
+from wallet_appservice.web.payment_link import PAYMENT_FIELDS
+from wallet_appservice.web.pending_page import PendingPage
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id, position
 from wallet_appservice.web.wallet_view import payments_view, wallet_view
 
@@ -25,14 +27,18 @@ class QuickAction:
 
 ACTIONS: Final = (
     QuickAction(known("Send"), "send", "/wallet/send"),
+    QuickAction(known("Request"), "request", "/wallet/request"),
     QuickAction(known("Receive"), "receive", "/wallet/receive"),
     QuickAction(known("Scan"), "scan", "/wallet/scan"),
+    QuickAction(known("Red packet"), "gift", "/wallet/red-packet"),
+    QuickAction(known("Split"), "split", "/wallet/split"),
 )
 
 
 class OverviewPage:
-    def __init__(self, shell: WalletShell) -> None:
+    def __init__(self, shell: WalletShell, pending: PendingPage) -> None:
         self._shell = shell
+        self._pending = pending
 
     def add_to(self, router: APIRouter) -> None:
         self._shell.show_at(router, "", self._whole)
@@ -43,8 +49,9 @@ class OverviewPage:
     async def _whole(self, request: Request) -> Response:
         asked = request.query_params
         # Addresses that were given out when the wallet was a single page.
-        if payee := asked.get("payee"):
-            return see_other(f"{PATH}/send?{urlencode({'payee': payee})}")
+        if asked.get("payee"):
+            kept = {name: asked[name] for name in PAYMENT_FIELDS if name in asked}
+            return see_other(f"{PATH}/send?{urlencode(kept)}")
         if paid := asked_id(request, "paid"):
             return see_other(f"{PATH}/send?paid={paid}")
         signed_in = await self._shell.guard.require_page(request)
@@ -58,6 +65,7 @@ class OverviewPage:
             actions=ACTIONS,
             older=before is not None,
             view=await wallet_view(self._shell.payments, signed_in.user_id, before=before),
+            pending=await self._pending.cards_for(signed_in.user_id),
             polls_on="overview",
         )
 
@@ -76,6 +84,7 @@ class OverviewPage:
             "wallet_news_fragment.html",
             announcement=_("Your wallet has changed."),
             view=view,
+            pending=await self._pending.cards_for(signed_in.user_id) if on_overview else None,
             polls_on="overview" if on_overview else "send",
         )
 

@@ -10,7 +10,9 @@ from appservices.chassis.pages import PageRoute, Pages
 from appservices.chassis.signed_in import SessionGuard
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.merchants.desk import MerchantDesk
+from wallet_appservice.payments.people import People
 from wallet_appservice.payments.protection import Protection
+from wallet_appservice.web.asking_page import AskingPage
 from wallet_appservice.web.code_page import CodePage
 from wallet_appservice.web.confirm_page import ConfirmPage
 from wallet_appservice.web.history_page import HistoryPage
@@ -21,10 +23,13 @@ from wallet_appservice.web.more_page import MorePage
 from wallet_appservice.web.order_page import OrderPage
 from wallet_appservice.web.overview_page import OverviewPage
 from wallet_appservice.web.payment_page import PaymentPage
+from wallet_appservice.web.pending_page import PendingPage
 from wallet_appservice.web.receive_page import ReceivePage
+from wallet_appservice.web.red_packet_page import RedPacketPage
 from wallet_appservice.web.scan_page import ScanPage
 from wallet_appservice.web.security_page import SecurityPage
 from wallet_appservice.web.send_page import SendPage
+from wallet_appservice.web.settings_page import SettingsPage
 from wallet_appservice.web.spending_page import SpendingPage
 from wallet_appservice.web.statement_page import StatementPage
 from wallet_appservice.web.wallet_shell import PATH, TEMPLATES, WalletShell
@@ -41,21 +46,27 @@ def wallet_pages(
     *,
     desk: MerchantDesk,
     protection: Protection,
+    people: People,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
     shell = WalletShell(
         payments=payments, guard=guard, pages=pages, config=config, tokens=tokens, clock=system_clock
     )
+    pending = PendingPage(shell, people)
     for page in (
-        OverviewPage(shell),
+        OverviewPage(shell, pending),
         SendPage(shell, protection),
         HistoryPage(shell),
-        PaymentPage(shell),
+        PaymentPage(shell, people.refunds),
         ReceivePage(shell),
         ScanPage(shell),
         StatementPage(shell),
-        SpendingPage(shell),
+        SpendingPage(shell, protection.budgets),
         MorePage(shell),
+        AskingPage(shell, people, protection),
+        RedPacketPage(shell, people),
+        pending,
+        SettingsPage(shell, people),
         SecurityPage(shell, protection),
         ConfirmPage(shell, protection),
         CodePage(shell, desk),

@@ -91,7 +91,7 @@ def order_of(
 ) -> PaymentOrder | PaymentForm:
     """The order that the form means, or the form with what is wrong in it."""
     problems: dict[str, str] = {}
-    payee = _payee(form.payee, server)
+    payee = payee_of(form.payee, server)
     if payee is None:
         problems["payee"] = (
             _("A payee is a Matrix user, such as {example}, or {short} alone.").format(
@@ -122,7 +122,8 @@ def order_of(
     )
 
 
-def _payee(text: str, server: ServerName) -> UserId | None:
+def payee_of(text: str, server: ServerName) -> UserId | None:
+    """Whom somebody has typed: a user id, a name on this server, or a matrix.to link."""
     if text.startswith(_MATRIX_TO):
         text = unquote(text.removeprefix(_MATRIX_TO)).split("?")[0]
     if not text:

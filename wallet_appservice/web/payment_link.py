@@ -13,7 +13,7 @@ from appservices.vocabulary.ids import ServerName, UserId, is_user_id
 from appservices.vocabulary.languages import _
 
 TEXT_LENGTH_MAX: Final = 2_000
-_FIELDS: Final = ("payee", "amount", "currency", "memo")
+PAYMENT_FIELDS: Final = ("payee", "amount", "currency", "memo")
 _ORDER: Final = re.compile(r"/wallet/order/[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PAY_PATHS: Final = ("/wallet", "/wallet/send")
 
@@ -64,7 +64,7 @@ def path_of_scanned(text: str, *, public_url: str, server: ServerName) -> str:
         if _ORDER.fullmatch(found.path):
             return found.path
         given = parse_qs(found.query)
-        kept = {name: given[name][0] for name in _FIELDS if given.get(name)}
+        kept = {name: given[name][0] for name in PAYMENT_FIELDS if given.get(name)}
         if kept.get("payee"):
             return f"/wallet/send?{urlencode(kept)}"
     sentence = _("That is no code to pay with here. Ask for one that was made by a wallet of {server}.")

@@ -8,10 +8,18 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.pages import see_other
+from appservices.chassis.signed_in import SignedIn
+from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.languages import _
+from appservices.vocabulary.money import AmountUnreadable, Money, decimal_text
 from appservices.vocabulary.signing import SignatureInvalid, verify_json
 from wallet_appservice.books.spending import Category, Spending, guessed_category
-from wallet_appservice.payments.records import PaymentKind, PaymentRecord
+from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.payments.records import PaymentKind, PaymentRecord, PaymentState, clean_memo
+from wallet_appservice.payments.refunds import RefundOrder, Refunds
+from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.web.owned_merchants import text_of
+from wallet_appservice.web.proof_fields import page_status
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import shown_payment
 
@@ -19,17 +27,51 @@ _SPENT: Final = (PaymentKind.PAYMENT, PaymentKind.PURCHASE, PaymentKind.RED_PACK
 
 
 class PaymentPage:
-    def __init__(self, shell: WalletShell) -> None:
+    def __init__(self, shell: WalletShell, refunds: Refunds) -> None:
         self._shell = shell
+        self._refunds = refunds
         self._spending = Spending(shell.payments.till.database)
 
     def add_to(self, router: APIRouter) -> None:
         self._shell.show_at(router, "/history/{id}", self._whole)
         router.get("/history/{id}/receipt.json")(self._receipt)
         router.post("/history/{id}/category")(self._choose)
+        router.post("/history/{id}/refund")(self._refund)
 
     async def _whole(self, request: Request) -> Response:
         signed_in = await self._shell.guard.require_page(request)
+        return await self._page(request, signed_in)
+
+    async def _refund(self, request: Request) -> Response:
+        signed_in, fields = await self._shell.guard.require_form(request)
+        record = await self._record(request)
+        if record is None:
+            return await self._page(request, signed_in)
+        currencies = self._shell.payments.currencies
+        amount = text_of(fields, "amount")
+        try:
+            money = currencies.parse(f"{amount} {record.money.currency}")
+            outcome = await self._refunds.refund(
+                RefundOrder(
+                    id=TransferId(text_of(fields, "id")),
+                    payment_id=record.id,
+                    by=signed_in.user_id,
+                    money=money,
+                    memo=clean_memo(text_of(fields, "memo")),
+                )
+            )
+        except AmountUnreadable as error:
+            return await self._page(request, signed_in, problem=str(error), status=422)
+        except LedgerUnavailable:
+            sentence = _("The wallet can't answer now; try again in a moment.")
+            return await self._page(request, signed_in, problem=sentence, status=409)
+        if isinstance(outcome, PaymentRefused):
+            return await self._page(request, signed_in, problem=outcome.sentence, status=page_status(outcome))
+        return see_other(f"{PATH}/history/{outcome.id}")
+
+    async def _page(
+        self, request: Request, signed_in: SignedIn, *, problem: str = "", status: int = 200
+    ) -> Response:
         record = await self._record(request)
         if record is None:
             return await self._shell.missing(request, signed_in, _("There is no such payment of yours."))
@@ -42,6 +84,12 @@ class PaymentPage:
             "payment.html",
             title=_("Payment"),
             tab="history",
+            status=status,
+            announcement=problem,
+            problem=problem,
+            left=await self._left(record, user),
+            waits_for_me=record.state is PaymentState.PENDING and record.payee == user,
+            new_id=self._shell.new_id(),
             record=record,
             shown=shown_payment(record, user, self._shell.payments.currencies),
             is_verified=self._is_verified(record),
@@ -69,6 +117,17 @@ class PaymentPage:
         if record is None or not await self._spending.choose(signed_in.user_id, record.id, chosen):
             return await self._shell.missing(request, signed_in, _("There is no such payment of yours."))
         return see_other(f"{PATH}/history/{record.id}?saved=1")
+
+    async def _left(self, record: PaymentRecord, user: UserId) -> str:
+        """What of it the user can still give back, as a field has it; "" for nothing."""
+        is_theirs = record.kind is PaymentKind.PAYMENT and record.payee == user
+        if not is_theirs or record.state is not PaymentState.POSTED:
+            return ""
+        left_minor = await self._refunds.left_minor(record)
+        currency = self._shell.payments.currencies.get(record.money.currency)
+        if left_minor <= 0 or currency is None:
+            return ""
+        return decimal_text(Money(left_minor, currency.code), currency)
 
     async def _record(self, request: Request) -> PaymentRecord | None:
         signed_in = await self._shell.guard.require_page(request)

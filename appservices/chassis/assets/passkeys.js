@@ -1,5 +1,6 @@
 /* Passkeys in forms: a button asks the browser for one and sends the form with its answer. The button is hidden
-   until this script has found that the browser has passkeys; without it the PIN does the same. */
+   until this script has found that the browser has passkeys; without it the PIN does the same. Where there is no
+   PIN, the form's own button asks for the passkey first. */
 
 (() => {
   "use strict";
@@ -69,14 +70,34 @@
     return JSON.stringify({ id: credential.id, rawId: textOf(credential.rawId), type: credential.type, response });
   }
 
+  const isDrivenBySubmit = (form) => !form.elements.pin && !form.querySelector('[data-passkey="add"]');
+
   function reveal(root) {
     // Inside another site's page browsers give none to us, and a widget's forms ask for the PIN.
     if (!window.PublicKeyCredential || window.parent !== window) return;
-    for (const button of root.querySelectorAll("[data-passkey]")) button.hidden = false;
+    for (const hint of root.querySelectorAll("[data-passkey-missing]")) hint.hidden = true;
+    for (const button of root.querySelectorAll("[data-passkey]")) {
+      button.hidden = button.dataset.passkey === "use" && isDrivenBySubmit(button.form);
+    }
   }
 
   document.addEventListener("DOMContentLoaded", () => reveal(document));
   document.addEventListener("htmx:load", (event) => reveal(event.target.parentElement ?? event.target));
+
+  document.addEventListener(
+    "submit",
+    (event) => {
+      const form = event.target;
+      const button = form.querySelector('[data-passkey="use"]');
+      const leaves = event.submitter?.hasAttribute("formnovalidate");
+      if (!button || leaves || !window.PublicKeyCredential) return;
+      if (!isDrivenBySubmit(form) || form.elements.passkey.value) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      button.click();
+    },
+    true
+  );
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-passkey]");

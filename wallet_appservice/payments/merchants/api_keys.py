@@ -10,16 +10,16 @@ import hashlib
 import hmac
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
 
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.database import Database
-from wallet_appservice.payments.merchants.merchants import REMEMBERED_MAX, REMEMBERED_SECONDS
 from wallet_appservice.payments.merchants.records import NAME_LENGTH_MAX, Merchant, MerchantId, Scope
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
+from wallet_appservice.payments.merchants.remembered import Remembered
 from wallet_appservice.storage.merchant_tables import merchant_keys
 
 KEYS_MAX: Final = 20
@@ -45,6 +45,15 @@ class ApiKey:
     last_used_at_ms: int | None
 
 
+@dataclass(slots=True)
+class _Stored:
+    """A key as it is remembered, and when its use was noted last."""
+
+    key: ApiKey
+    secret_hash: str
+    use_noted_at_ms: int
+
+
 class ApiKeys:
     """The keys of all merchants."""
 
@@ -52,7 +61,7 @@ class ApiKeys:
         self._database = database
         self._clock = clock
         self._tokens = tokens
-        self._remembered: dict[str, tuple[int, str, ApiKey]] = {}
+        self._remembered = Remembered(self._look_up, clock=clock)
 
     async def make(
         self, merchant: Merchant, *, name: str, scopes: Collection[Scope]
@@ -116,7 +125,7 @@ class ApiKeys:
                 .values(revoked_at_ms=self._clock())
             )
             await work.commit()
-        self._remembered.pop(id, None)
+        self._remembered.forget(id)
         return revoked.rowcount == 1
 
     async def find(self, text: str) -> ApiKey | None:
@@ -125,30 +134,23 @@ class ApiKeys:
         if match is None:
             return None
         id, secret = match.groups()
-        now_ms = self._clock()
-        remembered = self._remembered.get(id)
-        if remembered is None or abs(now_ms - remembered[0]) >= REMEMBERED_SECONDS * 1000:
-            remembered = await self._look_up(id, now_ms)
-        if remembered is None or not hmac.compare_digest(remembered[1], _hash(secret)):
+        stored = await self._remembered.get(id)
+        if stored is None or not hmac.compare_digest(stored.secret_hash, _hash(secret)):
             return None
-        key = remembered[2]
-        if key.last_used_at_ms is None or now_ms - key.last_used_at_ms >= USE_NOTED_SECONDS * 1000:
+        now_ms = self._clock()
+        if now_ms - stored.use_noted_at_ms >= USE_NOTED_SECONDS * 1000:
             # Noted here first: what comes meanwhile need not note it again.
-            self._remembered[id] = (*remembered[:2], replace(key, last_used_at_ms=now_ms))
+            stored.use_noted_at_ms = now_ms
             await self._note_use(id, now_ms)
-        return key
+        return stored.key
 
-    async def _look_up(self, id: str, now_ms: int) -> tuple[int, str, ApiKey] | None:
-        self._remembered.pop(id, None)
+    async def _look_up(self, id: str) -> _Stored | None:
         async with self._database.read() as work:
             found = await work.execute(select(merchant_keys).where(merchant_keys.c.id == id))
             row = found.first()
         if row is None or row.revoked_at_ms is not None:
             return None
-        if len(self._remembered) >= REMEMBERED_MAX:
-            self._remembered.clear()
-        remembered = self._remembered[id] = (now_ms, str(row.secret_hash), _key(row))
-        return remembered
+        return _Stored(_key(row), row.secret_hash, row.last_used_at_ms or 0)
 
     async def _note_use(self, id: str, now_ms: int) -> None:
         async with self._database.begin() as work:

@@ -20,6 +20,7 @@ from wallet_appservice.ledger.values import Account, AccountKind
 from wallet_appservice.payments.accounts import merchant_account, user_account
 from wallet_appservice.payments.merchants.records import NAME_LENGTH_MAX, EndpointId, Merchant, MerchantId
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
+from wallet_appservice.payments.merchants.remembered import Remembered
 from wallet_appservice.payments.records import Movement, PaymentKind
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.till import Outcome, Till
@@ -28,8 +29,6 @@ from wallet_appservice.storage.merchant_tables import merchant_endpoints, mercha
 OWNED_MAX: Final = 10
 """Merchants of one owner, closed ones left out."""
 LISTED_MAX: Final = 100
-REMEMBERED_SECONDS: Final = 5
-REMEMBERED_MAX: Final = 10_000
 SECRET_BYTES: Final = 32
 
 
@@ -42,7 +41,7 @@ class Merchants:
         self._clock = clock
         self._tokens = tokens
         self._members_may_open = members_may_open
-        self._remembered: dict[MerchantId, tuple[int, Merchant]] = {}
+        self._remembered = Remembered(self._look_up, clock=clock)
 
     async def open(
         self, *, owner: UserId, name: str, id: str | None = None, by_operator: bool = False
@@ -122,10 +121,13 @@ class Merchants:
         return merchant
 
     async def find(self, id: MerchantId) -> Merchant | None:
-        remembered = self._remembered.get(id)
-        now_ms = self._clock()
-        if remembered is not None and abs(now_ms - remembered[0]) < REMEMBERED_SECONDS * 1000:
-            return remembered[1]
+        return await self._remembered.get(id)
+
+    def forget(self, id: MerchantId) -> None:
+        """To be called when something of it was changed here."""
+        self._remembered.forget(id)
+
+    async def _look_up(self, id: str) -> Merchant | None:
         endpoints = (
             select(merchant_endpoints.c.id)
             .where(merchant_endpoints.c.merchant_id == id, merchant_endpoints.c.disabled_at_ms.is_(None))
@@ -136,15 +138,7 @@ class Merchants:
             if row is None:
                 return None
             ids = tuple(EndpointId(found.id) for found in await work.execute(endpoints))
-        merchant = replace(_merchant(row), endpoint_ids=ids)
-        if len(self._remembered) >= REMEMBERED_MAX:
-            self._remembered.clear()
-        self._remembered[id] = (now_ms, merchant)
-        return merchant
-
-    def forget(self, id: MerchantId) -> None:
-        """To be called when something of it was changed here."""
-        self._remembered.pop(id, None)
+        return replace(_merchant(row), endpoint_ids=ids)
 
     async def accounts(self, merchant: Merchant) -> list[Account]:
         """Its money, by currency; none in a currency that it never got."""
