@@ -179,9 +179,10 @@ async def test_a_red_packet_is_opened_by_taps(people: list[Person], room: str) -
     verify_json(block, signer=block["wallet"], keys=published["keys"])
     id = await seen(bob, room, packet)
     await bob.react(room, id, PACKET)
-    mine = await bob.reads(await bob.home_room(), "Bob found €")
+    mine = await bob.reads(await bob.home_room(), f"in a red packet · happy {room[1:5]}")
+    found = mine["content"]["body"].split()[2]
     await bob.react(room, id, "🧧\ufe0f")
-    await bob.reads(await bob.home_room(), "You have opened this red packet already, and found €")
+    await bob.reads(await bob.home_room(), f"You have opened this red packet already, and found {found}.")
     await carol.react(room, await seen(carol, room, packet), PACKET)
     await alice.react(room, id, PACKET)
     await alice.reads(await alice.home_room(), "This red packet is empty")
