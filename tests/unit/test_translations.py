@@ -1,0 +1,16 @@
+"""Every sentence of the code is there in every language that Weft speaks, with all its places."""
+
+from __future__ import annotations
+
+import pytest
+
+from appservices.vocabulary.languages import ENGLISH, LANGUAGES
+from scripts.catalogues.check import complaints
+from scripts.catalogues.files import read_catalogue
+from scripts.catalogues.sentences import sentences_of_the_code
+
+
+@pytest.mark.parametrize("tag", [tag for tag in LANGUAGES if tag != ENGLISH])
+def test_every_sentence_is_translated(tag: str) -> None:
+    found = list(complaints(sentences_of_the_code(), read_catalogue(tag)))
+    assert not found, "scripts/translations update, then translate:\n" + "\n".join(found)
