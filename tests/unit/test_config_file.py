@@ -52,7 +52,7 @@ GOOD = config_text(_VALUES)
             "90071992547409",
         ),
         ("  day_max: 20000", "  day_max: 90071992547410", "wallet.day_max: 90071992547410 is too much"),
-        ("  chat_max: 100", "  chat_max: -1", "wallet.chat_max: Input should be greater than or equal to 0"),
+        ("  chat_max: 200", "  chat_max: -1", "wallet.chat_max: Input should be greater than or equal to 0"),
         ("  operators: []", "  operators: admin", "web.operators: a list of Matrix users, such as"),
         ("  operators: []", "  operators: [admin]", "web.operators: a list of Matrix users, such as"),
         (
