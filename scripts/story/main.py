@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from appservices.vocabulary.events import RECEIPT
+from appservices.vocabulary.events import RECEIPT, RED_PACKET
 from appservices.vocabulary.signing import verify_json
 from scripts.story.homes import Home, HomeFailed, homes_in
-from scripts.story.person import NothingCame, Person
+from scripts.story.person import JsonObject, NothingCame, Person
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -53,6 +53,7 @@ async def _tell(folder: Path) -> None:
             await _people_arrive(alice, bob, carol)
             await _money_moves(north, alice, bob, carol)
             await _money_moves_in_secret(north, alice, bob)
+            await _friends_share(north, alice, bob)
             await _the_books_are_right(north, alice, bob)
         finally:
             await asyncio.gather(*(person.sign_off() for person in people))
@@ -119,6 +120,36 @@ async def _money_moves_in_secret(north: Home, alice: Person, bob: Person) -> Non
     told("Synapse carried only ciphertext; both read the receipt, and it verifies.")
 
 
+async def _friends_share(north: Home, alice: Person, bob: Person) -> None:
+    chapter("Asking and giving, by a tap")
+    wallet = north.user("wallet")
+    room_id = await alice.make_room("Friends", encrypted=False, invite=[bob.user_id, wallet])
+    await bob.join(room_id)
+    for person in (alice, bob):
+        await person.sees_members(room_id, alice.user_id, bob.user_id, wallet)
+    said(bob, "!request Alice 3 EUR cinema")
+    await bob.say(room_id, "!request Alice 3 EUR cinema")
+    asked = await alice.hears(room_id, _is_of(wallet, "cinema"), "the request")
+    service_said("Wallet", asked["content"]["body"])
+    tapped(alice, "✅")
+    await alice.react(room_id, asked["event_id"], "✅")
+    service_said("Wallet", (await bob.receipt(room_id, "cinema"))["body"])
+
+    said(alice, "!redpacket 5 EUR 2 happy new year")
+    await alice.say(room_id, "!redpacket 5 EUR 2 happy new year")
+    packet = await bob.hears(room_id, lambda event: RED_PACKET in event["content"], "the red packet")
+    service_said("Wallet", packet["content"]["body"])
+    for person in (bob, alice):
+        tapped(person, "🧧")
+        await person.react(room_id, packet["event_id"], "🧧")
+    emptied = await bob.reads(room_id, "It is empty: 2 of 2")
+    service_said("Wallet", emptied["content"]["m.new_content"]["body"])
+
+
+def _is_of(sender: str, words: str) -> Callable[[JsonObject], bool]:
+    return lambda event: event["sender"] == sender and words in str(event["content"].get("body", ""))
+
+
 async def _the_books_are_right(north: Home, alice: Person, bob: Person) -> None:
     chapter("What everybody has now")
     for person in (alice, bob):
@@ -153,6 +184,10 @@ def told(text: str) -> None:
 
 def said(person: Person, text: str) -> None:
     console.print(f"  [cyan]{person.name:>6}[/cyan]  {escape(text)}")
+
+
+def tapped(person: Person, key: str) -> None:
+    console.print(f"  [cyan]{person.name:>6}[/cyan]  reacts with {key}")
 
 
 def service_said(name: str, text: str) -> None:

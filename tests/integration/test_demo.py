@@ -23,6 +23,8 @@ def test_the_demo_tells_its_story_to_the_end() -> None:
         "Alice paid Bob €12.50 · soup again",
         "has verified its signature",
         "Bob paid Alice €2.50 · tea",
+        "Alice paid Bob €3.00 · cinema",
+        "It is empty: 2 of 2",
         "The ledger is right",
         "The end",
     ):

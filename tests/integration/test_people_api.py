@@ -136,7 +136,8 @@ async def test_what_is_shown_to_be_paid_by_opens_the_page_with_its_fields(
     assert way["command"] == f"!pay {bob.user} 12.50 EUR tea & cake"
     assert way["qr_svg"].startswith("<svg")
     session = await stack.session(alice.user)
-    page = await stack.http.get(way["link"], headers={"Authorization": f"Bearer {session.token}"})
+    headers = {"Authorization": f"Bearer {session.token}"}
+    page = await stack.http.get(way["link"], headers=headers, follow_redirects=True)
     assert page.status_code == 200
     for value in (bob.user, "12.50", "tea &amp; cake"):
         assert f'value="{value}"' in page.text
