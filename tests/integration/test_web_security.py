@@ -103,7 +103,7 @@ async def test_limits_of_ones_own_are_kept_and_a_wrong_one_is_told(alice: Shoppe
 
 
 async def review(alice: Shopper, amount: str) -> dict[str, str]:
-    answer = await alice.post("/wallet", "/wallet/pay/review", payee="bob", amount=amount)
+    answer = await alice.post("/wallet/send", "/wallet/pay/review", payee="bob", amount=amount)
     form = answer.text[answer.text.index('action="/wallet/pay"') :]
     assert ('name="pin"' in form) == (float(amount) > 100)
     assert "never paid @bob:weft.example before" in form
@@ -122,7 +122,7 @@ async def test_above_the_chat_limit_a_page_asks_for_the_pin_and_pays_once(
         assert f'value="{fields["id"]}"' in refused.text, "nothing was spent, so the id stays"
     for _ in range(2):
         paid = await alice.browser.post("/wallet/pay", data={**fields, "pin": PIN})
-        assert (paid.status_code, paid.headers["location"]) == (303, f"/wallet?paid={fields['id']}")
+        assert (paid.status_code, paid.headers["location"]) == (303, f"/wallet/send?paid={fields['id']}")
     assert await stack.balance_minor(UserId("@bob:weft.example")) == 15_000
 
 
@@ -150,7 +150,7 @@ async def test_what_was_asked_for_by_chat_is_confirmed_on_its_page(
         assert (await alice.post(path, path)).status_code == 422
         assert await stack.balance_minor(order.payee) == 0
     paid = await alice.post(path, path, pin=PIN if has_pin else "")
-    assert paid.headers["location"] == f"/wallet?paid={order.id}"
+    assert paid.headers["location"] == f"/wallet/send?paid={order.id}"
     assert "This payment has been made." in (await alice.browser.get(path)).text
     assert await stack.balance_minor(order.payee) == 15_000
 
