@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from asyncpg import PostgresError
@@ -25,11 +26,16 @@ from appservices.chassis.config import (
 )
 from appservices.chassis.database import Database, DatabaseUrlInvalid, Write, open_database
 from appservices.chassis.homeserver import ONCE, Homeserver, MatrixUnavailable, open_session
-from appservices.chassis.intents import IntentPool
+from appservices.chassis.intents import Intent, IntentPool
+from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, SchemaUnknown, migrate
 from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
+from wallet_appservice.clearing.applying import ClearingDesk
+from wallet_appservice.clearing.paying import ClearingAnnouncer, ClearingPayments
+from wallet_appservice.clearing.peers import Peers
+from wallet_appservice.clearing.upkeep import ClearingUpkeep
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.till import Announcer, Till
@@ -124,6 +130,52 @@ def build_payments(
         payment_max=config.wallet.payment_max,
         user_exists=user_exists,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """The parts by which a wallet exchanges payments with others."""
+
+    peers: Peers
+    switchboard: Switchboard
+    paying: ClearingPayments
+    upkeep: ClearingUpkeep
+
+
+def build_clearing(
+    config: WeftConfig,
+    payments: Payments,
+    *,
+    announcer: ClearingAnnouncer,
+    user_exists: Callable[[UserId], Awaitable[bool]],
+    intent: Callable[[], Intent],
+) -> Clearing:
+    till = payments.till
+    peers = Peers(database=till.database, ledger=till.ledger, clock=system_clock)
+    desk = ClearingDesk(
+        till,
+        peers=peers,
+        announcer=announcer,
+        service_users=frozenset(service_users(config)),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
+        tell_operators=lambda _sentence: (),
+        clock=system_clock,
+    )
+    switchboard = Switchboard(
+        config.wallet_user,
+        database=till.database,
+        key=till.signing_key,
+        feature=desk,
+        intent=intent,
+        clock=system_clock,
+    )
+    paying = ClearingPayments(
+        till, peers=peers, switchboard=switchboard, announcer=announcer, clock=system_clock
+    )
+    desk.connect(switchboard, paying)
+    upkeep = ClearingUpkeep(database=till.database, peers=peers, switchboard=switchboard, clock=system_clock)
+    return Clearing(peers, switchboard, paying, upkeep)
 
 
 @asynccontextmanager

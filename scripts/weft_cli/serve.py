@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -45,6 +45,7 @@ from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
+    build_clearing,
     build_payments,
     migrate_configured,
     open_configured_database,
@@ -52,6 +53,7 @@ from scripts.weft_cli.composition import (
 )
 from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
+from wallet_appservice.chat.clearing_announcements import ClearingRoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.published_keys import publish_keys
 from wallet_appservice.ledger.engine import Ledger
@@ -200,6 +202,8 @@ class _Composition:
             on_commit=service.outbox.wake,
         )
 
+        await self._clearing(service, payments, user_exists)
+
         async def allowed(room_id: RoomId) -> None:
             await publish_keys(service.device.intent, room_id, payments)
 
@@ -213,6 +217,30 @@ class _Composition:
             )
         )
         return service, payments
+
+    async def _clearing(
+        self, service: Service, payments: Payments, user_exists: Callable[[UserId], Awaitable[bool]]
+    ) -> None:
+        """Lets the wallet exchange payments with those of other homeservers."""
+        config, till = self._config, payments.till
+        clearing = build_clearing(
+            config,
+            payments,
+            announcer=ClearingRoomAnnouncer(
+                rooms=lambda: service.rooms,
+                wallet_user=config.wallet_user,
+                currencies=till.currencies,
+                clock=system_clock,
+            ),
+            user_exists=user_exists,
+            intent=lambda: service.device.intent,
+        )
+        await clearing.peers.take_from_config(
+            {ServerName(name): limits for name, limits in config.wallet.peer_limits.items()}
+        )
+        service.use_links(clearing.switchboard)
+        payments.use_elsewhere(clearing.paying)
+        self._keep_doing(clearing.upkeep.run())
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

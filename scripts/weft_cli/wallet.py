@@ -23,6 +23,7 @@ from scripts.weft_cli.waiting import start_remedy
 from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 from scripts.weft_cli.wallet_migration import migrate_database
+from scripts.weft_cli.wallet_peers import list_peers, peer_commands
 
 if TYPE_CHECKING:
     from wallet_appservice.payments.actions import Payments
@@ -161,6 +162,8 @@ def verify(
 wallet_commands.command()(make_checkpoint)
 wallet_commands.command()(migrate_database)
 wallet_commands.add_typer(books_commands, name="books")
+wallet_commands.add_typer(peer_commands, name="peer")
+wallet_commands.command("peers")(list_peers)
 
 
 def _parts(balance: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a link promises, between two of them on real databases: every item once and in order, come what may."""
+"""What a link promises, between two of them on real databases: each item once and in order, come what may."""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ a command is done) is committed in the ledger's own transaction.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from sqlalchemy import or_, select
 
-from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
+from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import AccountKind, NewAccount
 from wallet_appservice.payments.accounts import issuance_account, user_account
@@ -31,6 +32,22 @@ from wallet_appservice.storage.ledger_tables import ledger_accounts
 from wallet_appservice.storage.payment_tables import payments
 
 HISTORY_MAX = 100
+
+
+class Elsewhere(Protocol):
+    """Pays people of other homeservers, by way of their wallets."""
+
+    async def serves(self, server: ServerName) -> bool:
+        """Whether payments to that server's people are possible at all."""
+        ...
+
+    async def pay(self, order: PaymentOrder, kind: PaymentKind, tell: Tell) -> Outcome:
+        """Holds the money and asks the payee's wallet; the record is pending. Raises LedgerUnavailable."""
+        ...
+
+    async def ended(self, record: PaymentRecord, *, seconds_max: float) -> PaymentRecord:
+        """The record once it is posted or returned, or as it stands when that takes longer."""
+        ...
 
 
 class Payments:
@@ -53,6 +70,11 @@ class Payments:
         self._service_users = service_users
         self._payment_max = payment_max
         self._user_exists = user_exists
+        self._elsewhere: Elsewhere | None = None
+
+    def use_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """Lets people of other homeservers be paid."""
+        self._elsewhere = elsewhere
 
     def keys(self) -> dict[str, str]:
         """The public keys that receipts are verified with: key id → unpadded base64."""
@@ -61,6 +83,13 @@ class Payments:
     async def pay(self, order: PaymentOrder, *, tell: Tell = tell_nothing) -> Outcome:
         """Moves money from payer to payee, or says why not. Raises LedgerUnavailable."""
         return await self._carry_out(order, PaymentKind.PAYMENT, tell)
+
+    async def pay_and_wait(self, order: PaymentOrder, *, seconds_max: float) -> Outcome:
+        """As `pay`, but waits for another wallet's answer; still pending if that takes longer."""
+        outcome = await self.pay(order)
+        if isinstance(outcome, PaymentRecord) and self._elsewhere is not None:
+            return await self._elsewhere.ended(outcome, seconds_max=seconds_max)
+        return outcome
 
     async def check(self, order: PaymentOrder) -> PaymentRefused | None:
         """What would refuse this payment now, without making it: for a page that asks before it pays."""
@@ -157,6 +186,8 @@ class Payments:
         outcome = await self._judge(order, kind)
         if outcome is not None:
             return await self.till.tell_alone(outcome, tell)
+        if self._elsewhere is not None and self._is_elsewhere(order.payee):
+            return await self._elsewhere.pay(order, kind, tell)
         debit, credit = self._accounts(order, kind)
         movement = Movement(
             id=order.id,
@@ -201,13 +232,22 @@ class Payments:
             return self._refused(PaymentRefusal.MEMO_TOO_LONG, order)
         if order.payee == order.payer:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
-        if server_of(order.payee) != server_of(self.wallet_user):
+        if self._is_elsewhere(order.payee):
+            if (
+                kind is PaymentKind.PAYMENT
+                and self._elsewhere is not None
+                and await self._elsewhere.serves(server_of(order.payee))
+            ):
+                return None
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
         if kind is not PaymentKind.WITHDRAWAL and (
             order.payee in self._service_users or not await self._user_exists(order.payee)
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
+
+    def _is_elsewhere(self, user: UserId) -> bool:
+        return server_of(user) != server_of(self.wallet_user)
 
     def _accounts(self, order: PaymentOrder, kind: PaymentKind) -> tuple[NewAccount, NewAccount]:
         currency = order.money.currency

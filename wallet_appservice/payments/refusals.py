@@ -24,6 +24,7 @@ class PaymentRefusal(StrEnum):
     PAYEE_IS_PAYER = "payee_is_payer"
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
+    PEER_SILENT = "peer_silent"
     ROOM_UNKNOWN = "room_unknown"
     ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
@@ -72,6 +73,11 @@ REFUSALS = {
     ),
     PaymentRefusal.PAYEE_UNKNOWN: Outside(
         404, "DEV_WEFT_PAYEE_UNKNOWN", "There is no user {payee} here to pay."
+    ),
+    PaymentRefusal.PEER_SILENT: Outside(
+        503,
+        "DEV_WEFT_PEER_SILENT",
+        "The wallet of {payee_server} can't be reached now. Nothing was paid; try again later.",
     ),
     PaymentRefusal.ROOM_UNKNOWN: Outside(
         403, "M_FORBIDDEN", "You and the wallet must both be in the room that a receipt goes to."

@@ -134,6 +134,10 @@ class Till:
             return await self.record(movement.id) or outcome
         return outcome
 
+    def wake(self) -> None:
+        """Wakes the outbox, after a commit that may have left something to send."""
+        self._on_commit()
+
     async def record(self, id: TransferId) -> PaymentRecord | None:
         """The payment of that id, whoever made it."""
         async with self.database.read() as work:

@@ -31,6 +31,8 @@ from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
 POSITION_MAX: Final = 2**63 - 1
+ELSEWHERE_SECONDS_MAX: Final = 10.0
+"""How long a call waits for another homeserver's wallet; after that the payment is answered as pending."""
 LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 
 
@@ -198,7 +200,7 @@ def wallet_api(payments: Payments, guard: SessionGuard) -> APIRouter:
             authority=Authority.SESSION,
         )
         try:
-            outcome = await payments.pay(order)
+            outcome = await payments.pay_and_wait(order, seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable as error:
             raise _unavailable() from error
         if isinstance(outcome, PaymentRefused):

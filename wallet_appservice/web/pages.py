@@ -26,6 +26,7 @@ from wallet_appservice.web.wallet_view import amount_text, payments_view, wallet
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 PATH: Final = "/wallet"
+ELSEWHERE_SECONDS_MAX: Final = 5.0
 
 
 def wallet_pages(
@@ -141,7 +142,7 @@ class _WalletPage:
         if order is None:
             return await self._answer(request, signed_in, "wallet_pay.html", status=422, form=form)
         try:
-            outcome = await self._payments.pay(order)
+            outcome = await self._payments.pay_and_wait(order, seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable:
             sentence = "The wallet can't answer now. Pay again in a moment: it will not pay twice."
             return await self._answer(

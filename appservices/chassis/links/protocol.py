@@ -52,6 +52,8 @@ class StopReason(StrEnum):
     """The peer numbers from the beginning again without our having mended the link."""
     ANSWERED_TWICE = "answered_twice"
     """Two different answers, or two different contents, for one id."""
+    ANSWER_UNKNOWN = "answer_unknown"
+    """An answer to what was never asked."""
     BALANCES_DIFFER = "balances_differ"
     """The two statements of one day differ."""
     STOPPED_BY_PEER = "stopped_by_peer"

@@ -11,7 +11,7 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.intents import Intent
-from appservices.chassis.links.link import Link, LinkFeature
+from appservices.chassis.links.link import Link, LinkFeature, Road
 from appservices.chassis.links.protocol import Item
 from appservices.chassis.links.rooms import LinkRooms
 from appservices.chassis.links.storage import (
@@ -49,7 +49,9 @@ class Switchboard:
         feature: LinkFeature,
         intent: Callable[[], Intent],
         clock: Clock,
+        road: Road | None = None,
     ) -> None:
+        """`road` is how messages travel when not through rooms of Matrix."""
         self._own_user = own_user
         self._key = key
         self._feature = feature
@@ -67,6 +69,7 @@ class Switchboard:
             storage=self.storage,
             on_room=self._room_changed,
         )
+        self._road = road or self._rooms
 
     def is_wanted(self, event: Mapping[str, Any]) -> bool:
         """Whether an event is a message of a link, not our own."""
@@ -188,7 +191,7 @@ class Switchboard:
             own_user=self._own_user,
             key=self._key,
             storage=self.storage,
-            road=self._rooms,
+            road=self._road,
             feature=self._feature,
             clock=self._clock,
         )
