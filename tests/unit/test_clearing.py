@@ -1,4 +1,4 @@
-"""What payments between wallets promise, on real ledgers: held, asked, answered once; never lost, never twice."""
+"""What payments between wallets promise, on real ledgers: held, asked, answered once, never lost or twice."""
 
 from __future__ import annotations
 
