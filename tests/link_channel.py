@@ -16,7 +16,8 @@ from sqlalchemy import insert, select, text
 
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
-from appservices.chassis.links.link import ItemsRefused, Link
+from appservices.chassis.links.feature import ItemsRefused
+from appservices.chassis.links.link import Link
 from appservices.chassis.links.protocol import Item, StopReason
 from appservices.chassis.links.storage import LinkStorage, StoredLink, item_write, link_write, new_link
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate

@@ -17,7 +17,7 @@ from sqlalchemy import Row, bindparam, insert, select, update
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
-from appservices.chassis.links.link import ItemsRefused
+from appservices.chassis.links.feature import ItemsRefused
 from appservices.chassis.links.protocol import Item, StopReason
 from appservices.chassis.links.storage import item_write
 from appservices.chassis.links.switchboard import Switchboard

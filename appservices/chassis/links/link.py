@@ -14,17 +14,16 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
 from appservices.chassis.links import storage as stored
+from appservices.chassis.links.feature import ItemsRefused, LinkFeature, Road
 from appservices.chassis.links.protocol import (
     AHEAD_MESSAGES_MAX,
     WINDOW_MESSAGES_MAX,
-    Incoming,
-    Item,
     Message,
     MessageUnreadable,
     Outgoing,
@@ -34,7 +33,6 @@ from appservices.chassis.links.protocol import (
     acknowledged,
     after,
     check_signature,
-    first_chain,
     lacks,
     next_chain,
     packed,
@@ -65,49 +63,6 @@ RETRY_SECONDS_MAX: Final = 30.0
 FLOOD_MESSAGES_MAX: Final = 400
 FLOOD_SECONDS: Final = 10.0
 """More messages than that within FLOOD_SECONDS are dropped unread; what was true comes again."""
-
-
-class ItemsRefused(Exception):
-    """What came can't be applied and the link must stop; nothing of the message was committed."""
-
-    def __init__(self, reason: StopReason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-
-class LinkFeature(Protocol):
-    """What a service does with a link."""
-
-    async def allows(self, peer: UserId) -> bool:
-        """Whether the operator's policy lets this service and that one talk."""
-        ...
-
-    async def apply(self, peer: UserId, items: Sequence[Item], received: Sequence[Write]) -> None:
-        """Commits the items' effects and `received` in one transaction. Raises ItemsRefused."""
-        ...
-
-    def stopped(self, peer: UserId, reason: StopReason, detail: str) -> Sequence[Write]:
-        """What operators are to be told, committed with the stop."""
-        ...
-
-    async def mended(self, peer: UserId) -> Sequence[Write]:
-        """What is to be asked or said first on a link that begins anew."""
-        ...
-
-
-class Road(Protocol):
-    """How events of one link travel. Raises MatrixUnavailable and MatrixRefused."""
-
-    async def is_open(self, link: StoredLink) -> bool:
-        """Whether the peer is there to hear us; does what can be done to get it there."""
-        ...
-
-    async def send(self, link: StoredLink, content: Mapping[str, Any], *, transaction_id: str) -> None: ...
-
-    async def peer_keys(self, link: StoredLink) -> Mapping[str, str] | None:
-        """The peer's public keys as its homeserver vouches for them now; None when there are none."""
-        ...
 
 
 class Link:
@@ -415,42 +370,9 @@ class Link:
 
     async def _mend(self, done: Write) -> None:
         """Begins to number anew in both directions; what was not acknowledged is sent again."""
-        before = self._link
-        epoch = max(self._clock(), before.outgoing.epoch + 1)
-        outgoing = Outgoing(epoch, chain=first_chain(self._own_user, self.peer, epoch))
-        incoming = Incoming(floor=max(before.incoming.epoch, before.incoming.floor))
-        unacked = await self._storage.unacknowledged(
-            self.peer, epoch=before.outgoing.epoch, first=before.outgoing.acked + 1, limit=1_000
-        )
-        waiting = await self._storage.waiting(self.peer)
-        again = [
-            json.dumps(item, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-            for _seq, content in unacked
-            for item in json.loads(content)["items"]
-        ]
-        # What was sent goes before what waits, so that the order stays.
-        order = [*again, *(text for _position, text in waiting)]
-        await self._storage.take(
-            [position for position, _text in waiting],
-            [
-                stored.forget_messages_write(self.peer),
-                *(stored.item_text_write(self.peer, text) for text in order),
-                *(await self._feature.mended(self.peer)),
-                stored.outgoing_write(self.peer, outgoing),
-                *stored.acked_writes(self.peer, outgoing),
-                stored.incoming_write(self.peer, incoming),
-                stored.state_write(self.peer, stored.OPEN, at_ms=None),
-                done,
-            ],
-        )
-        self._link = replace(
-            before,
-            state=stored.OPEN,
-            reason="",
-            detail="",
-            stopped_at_ms=None,
-            outgoing=outgoing,
-            incoming=incoming,
+        first = await self._feature.mended(self.peer)
+        self._link = await self._storage.begin_anew(
+            self._link, own_user=self._own_user, now_ms=self._clock(), first=first, done=done
         )
         self._early.clear()
         self._resend_from = self._stopped_note_at = self._ping_at = self._ask_at = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
@@ -148,10 +148,6 @@ def item_write(peer: UserId, item: Item) -> Write:
     return Write(_INSERT_ITEM, {"peer": peer, "item": item_text(item)})
 
 
-def item_text_write(peer: UserId, text: str) -> Write:
-    return Write(_INSERT_ITEM, {"peer": peer, "item": text})
-
-
 def received_writes(peer: UserId, now: Incoming, *, at_ms: int) -> list[Write]:
     """That a message was applied; refused by the database when it was already."""
     row = {"peer": peer, "epoch": now.epoch, "seq": now.seq, "chain": now.chain, "at_ms": at_ms}
@@ -200,10 +196,6 @@ def acked_writes(peer: UserId, outgoing: Outgoing) -> list[Write]:
     forget = {"of_peer": peer, "of_epoch": outgoing.epoch, "up_to_seq": outgoing.acked}
     acked = {"of_peer": peer, "new_acked": outgoing.acked, "new_at_ms": outgoing.acked_at_ms}
     return [Write(_SET_ACKED, acked), Write(_FORGET_ACKED, forget)]
-
-
-def forget_messages_write(peer: UserId) -> Write:
-    return Write(_FORGET_MESSAGES, {"of_peer": peer})
 
 
 def room_write(peer: UserId, room_id: RoomId | None, *, is_ours: bool) -> Write:
@@ -321,6 +313,46 @@ class LinkStorage:
                     raise ItemsTaken
             await work.apply(writes)
             await work.commit()
+
+    async def begin_anew(
+        self, before: StoredLink, *, own_user: UserId, now_ms: int, first: Sequence[Write], done: Write
+    ) -> StoredLink:
+        """Numbers anew in both directions. What was sent and not acknowledged waits again, before what waits
+        already; `first` and `done` are committed with it."""
+        peer = before.peer
+        epoch = max(now_ms, before.outgoing.epoch + 1)
+        outgoing = Outgoing(epoch, chain=first_chain(own_user, peer, epoch))
+        incoming = Incoming(floor=max(before.incoming.epoch, before.incoming.floor))
+        unacked = await self.unacknowledged(
+            peer, epoch=before.outgoing.epoch, first=before.outgoing.acked + 1, limit=WAITING_READ_MAX
+        )
+        again = [item_text(item) for _seq, content in unacked for item in json.loads(content)["items"]]
+        async with self.database.begin() as work:
+            query = select(link_items.c.item).where(link_items.c.peer == peer).order_by(link_items.c.position)
+            waiting = list((await work.execute(query)).scalars())
+            await work.execute(delete(link_items).where(link_items.c.peer == peer))
+            await work.apply(
+                [
+                    Write(_FORGET_MESSAGES, {"of_peer": peer}),
+                    *(Write(_INSERT_ITEM, {"peer": peer, "item": text}) for text in (*again, *waiting)),
+                    *first,
+                    outgoing_write(peer, outgoing),
+                    *acked_writes(peer, outgoing),
+                    incoming_write(peer, incoming),
+                    state_write(peer, OPEN, at_ms=None),
+                    done,
+                ]
+            )
+            await work.commit()
+        return replace(
+            before,
+            state=OPEN,
+            reason="",
+            detail="",
+            stopped_at_ms=None,
+            outgoing=outgoing,
+            incoming=incoming,
+        )
 
     async def count(self, peer: UserId, counts: Mapping[str, int], *, at_ms: int) -> None:
         """Adds to what was met on a link."""

@@ -11,7 +11,8 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.intents import Intent
-from appservices.chassis.links.link import Link, LinkFeature, Road
+from appservices.chassis.links.feature import LinkFeature, Road
+from appservices.chassis.links.link import Link
 from appservices.chassis.links.protocol import Item
 from appservices.chassis.links.rooms import LinkRooms
 from appservices.chassis.links.storage import (
