@@ -53,7 +53,7 @@ class QuietAnnouncer:
     ) -> Callable[[OutgoingPayment, PaymentRecord], Sequence[Write]]:
         return lambda _payment, _record: ()
 
-    def incoming(self, record: PaymentRecord, *, is_told_in_room: bool) -> Sequence[Write]:
+    def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         return ()
 
 

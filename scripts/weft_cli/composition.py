@@ -33,6 +33,7 @@ from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.clearing.applying import ClearingDesk
+from wallet_appservice.clearing.payee_news import PayeeNews
 from wallet_appservice.clearing.paying import ClearingAnnouncer, ClearingPayments
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.clearing.upkeep import ClearingUpkeep
@@ -140,6 +141,7 @@ class Clearing:
     switchboard: Switchboard
     paying: ClearingPayments
     upkeep: ClearingUpkeep
+    news: PayeeNews
 
 
 def build_clearing(
@@ -175,7 +177,9 @@ def build_clearing(
     )
     desk.connect(switchboard, paying)
     upkeep = ClearingUpkeep(database=till.database, peers=peers, switchboard=switchboard, clock=system_clock)
-    return Clearing(peers, switchboard, paying, upkeep)
+    news = PayeeNews(database=till.database, announcer=announcer, on_commit=till.wake)
+    desk.on_received = news.wake
+    return Clearing(peers, switchboard, paying, upkeep, news)
 
 
 @asynccontextmanager

@@ -241,6 +241,7 @@ class _Composition:
         service.use_links(clearing.switchboard)
         payments.use_elsewhere(clearing.paying)
         self._keep_doing(clearing.upkeep.run())
+        self._keep_doing(clearing.news.run())
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from appservices.chassis.clock import Clock
@@ -12,13 +13,15 @@ from appservices.chassis.outbox import Outgoing
 from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id
 from appservices.vocabulary.languages import _
-from appservices.vocabulary.money import Currencies
+from appservices.vocabulary.money import Currencies, CurrencyCode, format_minor
 from wallet_appservice.chat.announcements import receipt_message
 from wallet_appservice.clearing.items import RejectReason
 from wallet_appservice.clearing.paying import OutgoingPayment
 from wallet_appservice.payments.records import PaymentRecord, PaymentState
 from wallet_appservice.payments.till import RoomNotShared
 
+SINGLY_MAX = 3
+"""More payments than that, come at about the same time, are told in one message."""
 QUICK_MS = 10_000
 """A payment without a room that is done within this time needs no message: whoever made it was answered."""
 
@@ -82,9 +85,20 @@ class ClearingRoomAnnouncer:
 
         return announce
 
-    def incoming(self, record: PaymentRecord, *, is_told_in_room: bool) -> Sequence[Write]:
-        if is_told_in_room:
-            return []
+    def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
+        if len(records) <= SINGLY_MAX:
+            return [write for record in records for write in self._received(record)]
+        totals = Counter[CurrencyCode]()
+        for record in records:
+            totals[record.money.currency] += record.money.amount_minor
+        shown = ", ".join(format_minor(total, self._currencies[code]) for code, total in totals.items())
+        text = _(
+            "You got {count} payments from other servers, {total} in all. `!history` lists them."
+        ).format(count=len(records), total=shown)
+        outbox_id = OutboxId(derived_id("received", payee, records[0].id, records[-1].id))
+        return [Outgoing(outbox_id, notice(text), to_user=payee).write(now_ms=self._clock())]
+
+    def _received(self, record: PaymentRecord) -> Sequence[Write]:
         names = {user: shown_name(user, None) for user in (record.payer, record.payee)}
         content = receipt_message(record, names=names, currencies=self._currencies)
         outbox_id = OutboxId(derived_id("receipt", record.id, "", record.payee))

@@ -58,7 +58,13 @@ from wallet_appservice.ledger.values import (
     voiding_of,
 )
 from wallet_appservice.payments.accounts import issuance_account, user_account
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Movement, PaymentKind, PaymentState
+from wallet_appservice.payments.records import (
+    MEMO_LENGTH_MAX,
+    Movement,
+    PaymentKind,
+    PaymentRecord,
+    PaymentState,
+)
 from wallet_appservice.payments.till import Till
 from wallet_appservice.storage.clearing_tables import clearing_in, clearing_out, settlements
 from wallet_appservice.storage.payment_tables import payments
@@ -102,7 +108,7 @@ class _Plan:
     accounts: dict[str, NewAccount] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     """What follows from no transfer."""
-    ended: list[TransferId] = field(default_factory=list)
+    ended: dict[TransferId, PaymentRecord] = field(default_factory=dict)
     prepared: set[TransferId] = field(default_factory=set)
     """What this message prepares; the ledger's answer is still to come."""
 
@@ -151,6 +157,8 @@ class ClearingDesk:
         self._tell_operators = tell_operators
         self._clock = clock
         self._known_users: dict[UserId, None] = {}
+        self.on_received: Callable[[], None] = _nothing
+        """To be called when payees may have to be told."""
         self._switchboard: Switchboard | None = None
         self._paying: ClearingPayments | None = None
 
@@ -225,7 +233,8 @@ class ClearingDesk:
             self._till.wake()
             if self._switchboard is not None and self._paying is not None:
                 self._switchboard.wake(peer)
-                self._paying.note_ended(plan.ended)
+                self._paying.note_ended(list(plan.ended.values()))
+            self.on_received()
 
         await self._till.ledger.submit(
             Submission(
@@ -281,9 +290,14 @@ class ClearingDesk:
                 raise _TooLate
             record = record_of_movement(self._till, movement, state=PaymentState.POSTED, at_ms=result.at_ms)
             return [
-                *self._answer_writes(peer, item, Answer(id=item.id, fulfilled=True), at_ms=result.at_ms),
+                *self._answer_writes(
+                    peer,
+                    item,
+                    Answer(id=item.id, fulfilled=True),
+                    at_ms=result.at_ms,
+                    untold=record.id if item.room_id is None else None,
+                ),
                 payment_write(record),
-                *self._announcer.incoming(record, is_told_in_room=item.room_id is not None),
             ]
 
         transfer = Transfer(
@@ -331,7 +345,13 @@ class ClearingDesk:
         return True
 
     def _answer_writes(
-        self, peer: UserId, item: Prepare | Inquire, answer: Answer, *, at_ms: int
+        self,
+        peer: UserId,
+        item: Prepare | Inquire,
+        answer: Answer,
+        *,
+        at_ms: int,
+        untold: TransferId | None = None,
     ) -> list[Write]:
         """The answer as it stands for ever, and as it is sent."""
         prepared = item if isinstance(item, Prepare) else None
@@ -345,6 +365,7 @@ class ClearingDesk:
             "currency": prepared.money.currency if prepared else "",
             "expires_at_ms": prepared.expires_at_ms if prepared else 0,
             "at_ms": at_ms,
+            "untold_payment_id": untold,
         }
         return [Write(_INSERT_IN, row), item_write(peer, answer.item())]
 
@@ -388,11 +409,11 @@ class ClearingDesk:
                 "new_at_ms": result.at_ms,
             }
             shown = {"of_id_": payment.id, "new_state": paid.value, "new_receipt": receipt_text(record)}
+            plan.ended[payment.id] = record
             told = announce(_ended(payment, state, reason=item.reason), record)
             return [Write(_END_OUT, ended), Write(_END_PAYMENT, shown), *told]
 
         plan.move(transfer, outcome)
-        plan.ended.append(payment.id)
 
     def _settled(self, plan: _Plan, server: ServerName, item: Settle) -> None:
         """The peer's operator has got money from ours: we owe so much less."""
@@ -467,6 +488,10 @@ def _answer_of(row: Row[Any]) -> Answer:
 
 def _ended(payment: OutgoingPayment, state: str, *, reason: str = "") -> OutgoingPayment:
     return replace(payment, state=state, reason=reason)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _pages(ids: Sequence[TransferId]) -> list[Sequence[TransferId]]:

@@ -43,7 +43,7 @@ from wallet_appservice.payments.records import (
     clean_memo,
 )
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
-from wallet_appservice.payments.till import Outcome, RoomNotShared, Tell, Till
+from wallet_appservice.payments.till import Outcome, RoomNotShared, Tell, Till, tell_nothing
 from wallet_appservice.storage.clearing_tables import clearing_out
 from wallet_appservice.storage.payment_tables import payments
 
@@ -54,6 +54,8 @@ OPENING_SECONDS_MAX: Final = 10.0
 SILENCE_MS_MAX: Final = 60_000
 """A peer that has left something unacknowledged for longer gets no new payments."""
 INQUIRE_FIRST_MS: Final = 30_000
+WAITING_MAX: Final = 20_000
+"""Payments whose end may be waited for at once."""
 
 PREPARED, FULFILLED, REJECTED = "prepared", "fulfilled", "rejected"
 
@@ -142,8 +144,8 @@ class ClearingAnnouncer(Protocol):
         """Looks up what the sentences need; the result tells of one that was posted or returned."""
         ...
 
-    def incoming(self, record: PaymentRecord, *, is_told_in_room: bool) -> Sequence[Write]:
-        """Tells a payee of ours."""
+    def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
+        """Tells a payee of ours what has come, in few messages."""
         ...
 
 
@@ -164,7 +166,7 @@ class ClearingPayments:
         self._switchboard = switchboard
         self._announcer = announcer
         self._clock = clock
-        self._waiting: dict[TransferId, asyncio.Event] = {}
+        self._waiting: dict[TransferId, asyncio.Future[PaymentRecord]] = {}
 
     async def serves(self, server: ServerName) -> bool:
         return await self._peers.wallet_of(server) is not None
@@ -188,26 +190,35 @@ class ClearingPayments:
     async def ended(self, record: PaymentRecord, *, seconds_max: float) -> PaymentRecord:
         if record.state is not PaymentState.PENDING:
             return record
-        event = self._waiting.setdefault(record.id, asyncio.Event())
-        try:
+        future = self._waiting.get(record.id)
+        if future is None:
+            future = self._expect(record.id)
             # It may have ended before we began to wait.
             current = await self._till.record(record.id)
-            if current is None or current.state is not PaymentState.PENDING:
-                return current or record
+            if current is not None and current.state is not PaymentState.PENDING:
+                return current
+        try:
             async with asyncio.timeout(seconds_max):
-                await event.wait()
+                return await asyncio.shield(future)
         except TimeoutError:
             return record
-        finally:
-            self._waiting.pop(record.id, None)
-        return await self._till.record(record.id) or record
 
-    def note_ended(self, ids: Sequence[TransferId]) -> None:
+    def note_ended(self, records: Sequence[PaymentRecord]) -> None:
         """To be called once it is committed that these have ended."""
-        for id in ids:
-            event = self._waiting.get(id)
-            if event is not None:
-                event.set()
+        for record in records:
+            future = self._waiting.pop(record.id, None)
+            if future is not None and not future.done():
+                future.set_result(record)
+
+    def _expect(self, id: TransferId) -> asyncio.Future[PaymentRecord]:
+        """Notes that somebody will wait for that payment's end."""
+        while len(self._waiting) >= WAITING_MAX:
+            # The oldest have been waited for long enough; what they are told then is read from the database.
+            self._waiting.pop(next(iter(self._waiting)))
+        future = self._waiting.get(id)
+        if future is None:
+            future = self._waiting[id] = asyncio.get_running_loop().create_future()
+        return future
 
     async def _open_link(self, server: ServerName) -> Link | None:
         """The link, when there is one on which payments can go now."""
@@ -256,7 +267,11 @@ class ClearingPayments:
         )
         question = self._switchboard.item(link.peer, prepare.item())
         movement = payment.movement
-        available = await self._available_text(movement)
+        # Read before only where a way in commits the sentence with the outcome.
+        tells = tell is not tell_nothing
+        available = await self._available_text(movement) if tells else ""
+        is_first = payment.id not in self._waiting
+        self._expect(payment.id)
         outcomes: list[Outcome] = []
 
         def effects(results: tuple[TransferResult, ...]) -> Sequence[Write]:
@@ -269,6 +284,9 @@ class ClearingPayments:
             record = record_of_movement(self._till, movement, state=PaymentState.PENDING, at_ms=result.at_ms)
             outcomes.append(record)
             if result.replayed:
+                if is_first:
+                    # It may have ended long ago: that is read from the database.
+                    self._waiting.pop(payment.id, None)
                 return tell(record)
             return [payment_write(record), _out_write(payment), question, *tell(record)]
 
@@ -285,7 +303,12 @@ class ClearingPayments:
                 on_commit=on_commit,
             )
         )
-        return outcomes[0]
+        outcome = outcomes[0]
+        if isinstance(outcome, PaymentRefused):
+            self._waiting.pop(payment.id, None)
+            if not tells:
+                return PaymentRefused.because(outcome.refusal, available=await self._available_text(movement))
+        return outcome
 
     async def _available_text(self, movement: Movement) -> str:
         account = await self._till.ledger.account(movement.debit.id)

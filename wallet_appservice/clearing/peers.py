@@ -7,6 +7,7 @@ account that says what was granted. So the ledger itself refuses what goes above
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 WALLET_LOCALPART: Final = "wallet"
 WARNING_PERCENT: Final = 80
+REMEMBERED_SECONDS: Final = 1.0
+"""How long a change by another process, such as the command line, may go unnoticed."""
 CONFIG, COMMAND = "config", "command"
 
 
@@ -77,6 +80,8 @@ class Peers:
         self._database = database
         self._ledger = ledger
         self._clock = clock
+        self._wallets: dict[ServerName, UserId] = {}
+        self._wallets_at: float | None = None
 
     async def all(self) -> list[Peer]:
         async with self._database.read() as work:
@@ -100,15 +105,17 @@ class Peers:
 
     async def allows(self, user: UserId) -> bool:
         """Whether that service user is the wallet of a peer."""
-        async with self._database.read() as work:
-            row = (await work.execute(select(peers).where(peers.c.server == server_of(user)))).first()
-        return row is not None and row.allowed and row.user_id == user
+        return await self.wallet_of(server_of(user)) == user
 
     async def wallet_of(self, server: ServerName) -> UserId | None:
-        """The service user of an allowed peer; None for every other server."""
-        async with self._database.read() as work:
-            row = (await work.execute(select(peers).where(peers.c.server == server))).first()
-        return UserId(row.user_id) if row is not None and row.allowed else None
+        """The service user of an allowed peer; None for every other server. Up to REMEMBERED_SECONDS old."""
+        now = time.monotonic()
+        if self._wallets_at is None or now - self._wallets_at > REMEMBERED_SECONDS:
+            async with self._database.read() as work:
+                rows = await work.execute(select(peers.c.server, peers.c.user_id).where(peers.c.allowed))
+                self._wallets = {ServerName(row.server): UserId(row.user_id) for row in rows}
+            self._wallets_at = now
+        return self._wallets.get(server)
 
     async def add(
         self, server: ServerName, limits: Mapping[CurrencyCode, int], *, source: str = COMMAND
@@ -130,6 +137,7 @@ class Peers:
             for currency, limit_minor in limits.items():
                 await _set_limit(work, server, currency, limit_minor)
             await work.commit()
+        self._wallets_at = None
         await self.adjust()
 
     async def remove(self, server: ServerName) -> bool:
@@ -139,6 +147,7 @@ class Peers:
             for row in await work.execute(select(peer_limits).where(peer_limits.c.server == server)):
                 await _set_limit(work, server, CurrencyCode(row.currency), 0)
             await work.commit()
+        self._wallets_at = None
         await self.adjust()
         return changed.rowcount > 0
 

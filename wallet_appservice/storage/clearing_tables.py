@@ -74,6 +74,9 @@ clearing_in = Table(
     Column("currency", String(8), nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    # Our payment's id, when its payee is still to be told of it.
+    Column("untold_payment_id", String(32)),
+    Index("clearing_in_untold", "untold_payment_id"),
     Index("clearing_in_by_server", "server", "currency", "expires_at_ms"),
 )
 

@@ -65,7 +65,9 @@ def upgrade() -> None:
         sa.Column("currency", sa.String(8), nullable=False),
         sa.Column("expires_at_ms", sa.BigInteger, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sa.Column("untold_payment_id", sa.String(32)),
     )
+    op.create_index("clearing_in_untold", "clearing_in", ["untold_payment_id"])
     op.create_index("clearing_in_by_server", "clearing_in", ["server", "currency", "expires_at_ms"])
     op.create_table(
         "settlements",
