@@ -53,6 +53,9 @@ class QuietAnnouncer:
     ) -> Callable[[OutgoingPayment, PaymentRecord], Sequence[Write]]:
         return lambda _payment, _record: ()
 
+    def waiting(self, payment: OutgoingPayment) -> Sequence[Write]:
+        return ()
+
     def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         return ()
 
@@ -160,7 +163,12 @@ class Wallet:
         desk.connect(self.switchboard, self.paying)
         self.payments.use_elsewhere(self.paying)
         self.upkeep = ClearingUpkeep(
-            database=self.database, peers=self.peers, switchboard=self.switchboard, clock=self.clock
+            database=self.database,
+            peers=self.peers,
+            switchboard=self.switchboard,
+            announcer=announcer,
+            on_commit=lambda: None,
+            clock=self.clock,
         )
         self._running = asyncio.create_task(self.switchboard.run())
 

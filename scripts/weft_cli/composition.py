@@ -176,7 +176,14 @@ def build_clearing(
         till, peers=peers, switchboard=switchboard, announcer=announcer, clock=system_clock
     )
     desk.connect(switchboard, paying)
-    upkeep = ClearingUpkeep(database=till.database, peers=peers, switchboard=switchboard, clock=system_clock)
+    upkeep = ClearingUpkeep(
+        database=till.database,
+        peers=peers,
+        switchboard=switchboard,
+        announcer=announcer,
+        on_commit=till.wake,
+        clock=system_clock,
+    )
     news = PayeeNews(database=till.database, announcer=announcer, on_commit=till.wake)
     desk.on_received = news.wake
     return Clearing(peers, switchboard, paying, upkeep, news)

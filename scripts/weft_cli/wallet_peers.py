@@ -229,6 +229,9 @@ def _show(console: Console, config: WeftConfig, peer: dict[str, Any]) -> None:
     for last in peer["statements"][:2]:
         at = datetime.fromtimestamp(last["at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         console.print(f"  statement {last['side']} {last['currency']} {at}: {last['state']}")
+    if peer["rejected"]:
+        reasons = ", ".join(f"{reason} {number}" for reason, number in peer["rejected"].items())
+        console.print(f"  rejected payments of its people: {reasons}")
     if peer["link"] and peer["link"]["counts"]:
         met = ", ".join(f"{name} {number}" for name, number in peer["link"]["counts"].items())
         console.print(f"  met: {met}")

@@ -20,6 +20,7 @@ from appservices.vocabulary.signing import verify_json
 from tests.clearing_wallets import EUR, Wallet, wallets
 from tests.link_channel import Weather
 from wallet_appservice.clearing.items import Settle
+from wallet_appservice.clearing.overview import peers_overview
 from wallet_appservice.clearing.settling import record_settlement
 from wallet_appservice.clearing.statements import Statements
 from wallet_appservice.payments.records import PaymentRecord, PaymentState
@@ -283,6 +284,8 @@ async def test_a_prepare_that_may_not_be_is_rejected_and_counted_while_the_link_
     assert seen[0] == {"kind": "reject", "id": prepare()["id"], "reason": reason}
     assert await b.balance("bob") == (0, 0) and await b.owed_minor("a") == 0
     assert (await link_of(b, a)).state.state == "open"
+    (shown,) = await peers_overview(b.database, b.peers)
+    assert shown["rejected"] == {reason: 1}
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,17 @@ async def test_a_message_changed_on_its_way_stops_the_link(sides: tuple[Side, Si
     assert b.told == [StopReason.SIGNATURE_WRONG]
 
 
+async def test_a_message_that_was_redacted_on_its_way_is_sent_again(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    a.weather.is_cut = True
+    await a.say(*numbered(1))
+    await asyncio.sleep(0.05)
+    await b.link.receive({}, done=NOTHING)
+    a.weather.is_cut = False
+    await until(lambda: b.applied == numbered(1))
+    assert b.link.state.state == "open"
+
+
 async def test_a_replayed_message_changes_nothing(sides: tuple[Side, Side]) -> None:
     a, b = sides
     await a.say(*numbered(1))

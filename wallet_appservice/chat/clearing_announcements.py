@@ -85,6 +85,19 @@ class ClearingRoomAnnouncer:
 
         return announce
 
+    def waiting(self, payment: OutgoingPayment) -> Sequence[Write]:
+        text = _(
+            "{amount} for {payee} is held: the wallet of {server} has not answered yet. "
+            "You will be told when it has."
+        ).format(amount=self._currencies.format(payment.money), payee=payment.payee, server=payment.server)
+        content = notice(text)
+        outbox_id = OutboxId(derived_id("waiting", payment.id))
+        if payment.room_id is None:
+            return [Outgoing(outbox_id, content, to_user=payment.payer).write(now_ms=self._clock())]
+        if payment.in_reply_to is not None:
+            content = {**content, **reply_relation(payment.in_reply_to)}
+        return [Outgoing(outbox_id, content, room_id=payment.room_id).write(now_ms=self._clock())]
+
     def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         if len(records) <= SINGLY_MAX:
             return [write for record in records for write in self._received(record)]

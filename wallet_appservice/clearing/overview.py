@@ -10,7 +10,7 @@ from appservices.chassis.database import Database
 from appservices.chassis.links.storage import LinkStorage, StoredLink
 from wallet_appservice.clearing.peers import Peers, Position
 from wallet_appservice.clearing.statements import Statements, StatementShown
-from wallet_appservice.storage.clearing_tables import clearing_out, peer_positions
+from wallet_appservice.storage.clearing_tables import clearing_in, clearing_out, peer_positions
 
 HOURS_MAX = 24 * 14
 
@@ -29,8 +29,16 @@ async def peers_overview(database: Database, peers: Peers) -> list[dict[str, Any
         .where(clearing_out.c.state == "prepared")
         .group_by(clearing_out.c.server)
     )
+    rejected_query = (
+        select(clearing_in.c.server, clearing_in.c.reason, func.count().label("payments"))
+        .where(clearing_in.c.answer == "rejected")
+        .group_by(clearing_in.c.server, clearing_in.c.reason)
+    )
     async with database.read() as work:
         waiting = {row.server: (row.payments, row.oldest) for row in await work.execute(waiting_query)}
+        rejected: dict[str, dict[str, int]] = {}
+        for row in await work.execute(rejected_query):
+            rejected.setdefault(row.server, {})[row.reason] = row.payments
     shown = []
     for peer in await peers.all():
         link = links.get(peer.user_id)
@@ -43,6 +51,7 @@ async def peers_overview(database: Database, peers: Peers) -> list[dict[str, Any
                 "source": peer.source,
                 "link": None if link is None else _link(link),
                 "pending": {"payments": pending, "oldest_at_ms": oldest_ms},
+                "rejected": rejected.get(peer.server, {}),
                 "positions": [_position(item) for item in positions if item.server == peer.server],
                 "statements": [_statement(item) for item in await statements.last(peer.server, limit=10)],
             }

@@ -144,6 +144,10 @@ class ClearingAnnouncer(Protocol):
         """Looks up what the sentences need; the result tells of one that was posted or returned."""
         ...
 
+    def waiting(self, payment: OutgoingPayment) -> Sequence[Write]:
+        """Tells the payer that a payment takes long; at most once."""
+        ...
+
     def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         """Tells a payee of ours what has come, in few messages."""
         ...

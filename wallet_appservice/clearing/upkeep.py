@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import delete, insert, select, update
@@ -17,7 +18,7 @@ from appservices.chassis.links.switchboard import Switchboard
 from appservices.vocabulary.ids import ServerName, TransferId
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.clearing.items import Inquire
-from wallet_appservice.clearing.paying import PREPARED
+from wallet_appservice.clearing.paying import PREPARED, ClearingAnnouncer, outgoing_of
 from wallet_appservice.clearing.peers import WARNING_PERCENT, Peers, Position
 from wallet_appservice.clearing.statements import Statements
 from wallet_appservice.storage.clearing_tables import clearing_out, peer_limits, peer_positions
@@ -40,7 +41,19 @@ logger = logging.getLogger(__name__)
 class ClearingUpkeep:
     """Runs beside the wallet's service."""
 
-    def __init__(self, *, database: Database, peers: Peers, switchboard: Switchboard, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        peers: Peers,
+        switchboard: Switchboard,
+        announcer: ClearingAnnouncer,
+        on_commit: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        """`on_commit` wakes the outbox."""
+        self._announcer = announcer
+        self._on_commit = on_commit
         self._database = database
         self._peers = peers
         self._switchboard = switchboard
@@ -62,7 +75,7 @@ class ClearingUpkeep:
         now_ms = self._clock()
         columns = clearing_out.c
         query = (
-            select(columns.id, columns.server, columns.inquiries)
+            select(clearing_out)
             .where(columns.state == PREPARED, columns.inquire_at_ms <= now_ms)
             .order_by(columns.inquire_at_ms)
             .limit(INQUIRIES_AT_ONCE_MAX)
@@ -82,11 +95,11 @@ class ClearingUpkeep:
                     .where(
                         columns.id == row.id, columns.state == PREPARED, columns.inquiries == row.inquiries
                     )
-                    .values(
-                        inquire_at_ms=now_ms + (pause_ms if can_ask else INQUIRE_PAUSE_MS),
-                        inquiries=columns.inquiries + (1 if can_ask else 0),
-                    )
+                    .values(inquire_at_ms=now_ms + pause_ms, inquiries=columns.inquiries + 1)
                 )
+                if row.inquiries == 0 and changed.rowcount:
+                    await work.apply(self._announcer.waiting(outgoing_of(row)))
+                    work.after_commit(self._on_commit)
                 if can_ask and peer is not None and changed.rowcount:
                     await work.apply([item_write(peer.user_id, Inquire(id=TransferId(row.id)).item())])
                     asked.add(peer.user_id)
