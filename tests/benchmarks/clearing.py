@@ -72,7 +72,9 @@ async def measure(folder: Path, *, payers: int, seconds: float, rounds: int) -> 
             stack.start()
         make_peers(*stacks, limit="10000000 EUR")
         people = [UserId(f"@payer{number}:{here.server_name}") for number in range(payers)]
-        payees = [UserId(f"@shop{number}:{there.server_name}") for number in range(PAYEES)]
+        # Payees are told in their Home rooms, so they are real users; payers get their answers by the API.
+        shops = [await there.register(f"shop{number}") for number in range(PAYEES)]
+        payees = [UserId(shop.user_id) for shop in shops]
         await _give_money(here, people, 1_000_000)
         await _give_money(there, payees, 1)
         tokens = await _sign_in(here, people)
