@@ -94,6 +94,7 @@ class Wallet:
 
     def __init__(self, server: str, folder: Path, network: Network, *, clock: Clock = system_clock) -> None:
         self.server = ServerName(server)
+        self.database_url = f"sqlite:///{server}.db"
         self.user_id = UserId(f"@wallet:{server}")
         self.folder = folder
         self.network = network
@@ -114,7 +115,7 @@ class Wallet:
 
     async def start(self) -> None:
         self._stack = AsyncExitStack()
-        self.database = open_database(f"sqlite:///{self.server}.db", folder=self.folder)
+        self.database = open_database(self.database_url, folder=self.folder)
         self._stack.push_async_callback(self.database.close)
         await migrate(self.database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         euro, yen = iso_currency("EUR"), iso_currency("JPY")
@@ -238,13 +239,18 @@ def _no_intent() -> Intent:
 
 @asynccontextmanager
 async def wallets(
-    folder: Path, *servers: str, weather: Weather | None = None, limit_minor: int = 50_000
+    folder: Path,
+    *servers: str,
+    weather: Weather | None = None,
+    limit_minor: int = 50_000,
+    database_urls: Mapping[str, str] | None = None,
 ) -> AsyncIterator[list[Wallet]]:
     """Wallets that are all each other's peers; alice has 100 euros in each."""
     network = Network(weather or Weather())
     made = [Wallet(server, folder, network) for server in servers]
     try:
         for wallet in made:
+            wallet.database_url = (database_urls or {}).get(wallet.server, wallet.database_url)
             await wallet.start()
             for other in servers:
                 if other != wallet.server:
