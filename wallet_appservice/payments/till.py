@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Row, insert, select
 
 from appservices.chassis.database import Database, Write
+from appservices.chassis.gathered_reads import GatheredReads
 from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from appservices.vocabulary.signing import SigningKey
@@ -96,6 +97,7 @@ class Till:
         self.currencies = currencies
         self._announcer = announcer
         self._on_commit = on_commit
+        self._records: GatheredReads[TransferId, PaymentRecord] = GatheredReads(self._read_records)
 
     async def move(self, movement: Movement, *, tell: Tell = tell_nothing) -> Outcome:
         """Moves the money, or holds it, or says why not. Raises LedgerUnavailable."""
@@ -140,9 +142,12 @@ class Till:
 
     async def record(self, id: TransferId) -> PaymentRecord | None:
         """The payment of that id, whoever made it."""
+        return await self._records.get(id)
+
+    async def _read_records(self, ids: Sequence[TransferId]) -> dict[TransferId, PaymentRecord]:
         async with self.database.read() as work:
-            row = (await work.execute(select(payments).where(payments.c.id == id))).first()
-            return record_of(row) if row is not None else None
+            rows = await work.execute(select(payments).where(payments.c.id.in_(ids)))
+            return {TransferId(row.id): record_of(row) for row in rows}
 
     async def tell_alone(self, outcome: Outcome, tell: Tell) -> Outcome:
         """Commits what there is to tell where no money moves."""
