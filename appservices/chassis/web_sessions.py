@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.database import Database, UnitOfWork
+from appservices.chassis.gathered_reads import GatheredReads
 from appservices.chassis.session_tables import sign_in_codes, sign_in_links, web_sessions
 from appservices.vocabulary.ids import UserId
 
@@ -77,6 +79,7 @@ class SessionStore:
         self._clock = clock
         self._tokens = tokens
         self._session_ms = session_hours * _HOUR_MS
+        self._rows: GatheredReads[str, Row[Any]] = GatheredReads(self._read_rows)
 
     # Sign-in by a code that the browser shows.
 
@@ -249,16 +252,19 @@ class SessionStore:
         if len(token) != _SECRET_TEXT_LENGTH:
             return None
         token_hash = _hash(token)
-        async with self._database.read() as work:
-            found = await work.execute(
-                select(web_sessions).where(
-                    web_sessions.c.token_hash == token_hash, web_sessions.c.expires_at_ms > self._clock()
-                )
-            )
-            row = found.first()
+        row = await self._rows.get(token_hash)
         if row is None or not hmac.compare_digest(row.token_hash, token_hash):
             return None
         return _session(row)
+
+    async def _read_rows(self, token_hashes: Sequence[str]) -> dict[str, Row[Any]]:
+        async with self._database.read() as work:
+            found = await work.execute(
+                select(web_sessions).where(
+                    web_sessions.c.token_hash.in_(token_hashes), web_sessions.c.expires_at_ms > self._clock()
+                )
+            )
+            return {row.token_hash: row for row in found}
 
     async def of_user(self, user_id: UserId) -> list[Session]:
         """Where the user is signed in, newest first; at most SESSIONS_PER_USER_MAX."""
