@@ -149,20 +149,6 @@ class Payments:
             )
         return outcome
 
-    def amount_refused(self, money: Money) -> PaymentRefused | None:
-        """What would refuse this amount whoever pays it, for what is to be paid later."""
-        currency = self.currencies.get(money.currency)
-        if currency is None:
-            return PaymentRefused.because(
-                PaymentRefusal.CURRENCY_UNKNOWN, currencies=", ".join(self.currencies)
-            )
-        most_minor = self._payment_max * 10**currency.exponent
-        if money.amount_minor > most_minor:
-            return PaymentRefused.because(
-                PaymentRefusal.AMOUNT_TOO_LARGE, payment_max=format_minor(most_minor, currency)
-            )
-        return None
-
     async def deposit(
         self, *, user: UserId, money: Money, id: TransferId, reference: str = "", by: str = "operator"
     ) -> Outcome:
@@ -213,7 +199,7 @@ class Payments:
             reference=clean_memo(order.memo),
         )
 
-    def judge_amount(self, money: Money, memo: str) -> PaymentRefused | None:
+    def judge_amount(self, money: Money, memo: str = "") -> PaymentRefused | None:
         """Why so much can't be moved at once, whoever is to pay it, or be said with it."""
         currency = self.currencies.get(money.currency)
         if currency is None:

@@ -270,7 +270,7 @@ class Orders:
     def _not_takable(self, merchant: Merchant, money: Money) -> MerchantRefused | PaymentRefused | None:
         if merchant.closed_at_ms is not None:
             return MerchantRefused.because(MerchantRefusal.MERCHANT_CLOSED, merchant=merchant.name)
-        return self._payments.amount_refused(money)
+        return self._payments.judge_amount(money)
 
     async def _step(self, id: OrderId, decide: Decide[Order]) -> Any:
         return (await self._steps.step(id, decide)).answer
