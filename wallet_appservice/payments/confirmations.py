@@ -117,16 +117,11 @@ class Confirmations:
         self._language_of = language_of
         self._database = database
         self._pay = pay
-        self._pay_for: dict[str, Pay] = {}
         self._gate = gate
         self._currencies = currencies
         self._clock = clock
         self._public_url = public_url.rstrip("/")
         self._on_commit = on_commit
-
-    def pay_by(self, subject_kind: str, pay: Pay) -> None:
-        """Orders whose subject is `<subject_kind>:…` are paid by that, not as plain payments."""
-        self._pay_for[subject_kind] = pay
 
     def link(self, id: TransferId) -> str:
         """Where the payer confirms it."""
@@ -195,10 +190,6 @@ class Confirmations:
         found = await self.find(user, id)
         return ConfirmationState.EXPIRED if found is None else found.state
 
-    async def count_open(self) -> int:
-        """How many wait for their payers."""
-        return len(await self._rows(_c.state == ConfirmationState.OPEN.value, limit=10_000))
-
     async def sweep(self) -> None:
         """Ends what nobody came for, goes on with what a process left behind, forgets what is old."""
         now_ms = self._clock()
@@ -243,8 +234,7 @@ class Confirmations:
                 )
             ]
 
-        pay = self._pay_for.get(order.subject.partition(":")[0], self._pay)
-        return await pay(order, tell=tell)
+        return await self._pay(order, tell=tell)
 
     async def _claim(self, id: TransferId, authority: Authority) -> bool:
         now_ms = self._clock()

@@ -41,10 +41,6 @@ class Sought:
     from_ms: int | None = None
     until_ms: int | None = None
 
-    @property
-    def is_everything(self) -> bool:
-        return self == Sought()
-
 
 class PaymentSearch:
     """Finds a user's payments."""
