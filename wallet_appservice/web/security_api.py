@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
-from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
+from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
 from wallet_appservice.payments.confirmations import ConfirmationState
 from wallet_appservice.payments.limit_rules import LimitKind, own_limit
@@ -24,19 +24,11 @@ from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.payments.security import NotAllowed, Requester
-from wallet_appservice.web.api_values import errors
+from wallet_appservice.web.api_values import AmountText, CurrencyText, LedgerId, amount_of, errors
 from wallet_appservice.web.proof_fields import requester_of
 
-
-def _amount(text: str | None) -> str | None:
-    if text is not None and int(text) > AMOUNT_MINOR_MAX:
-        raise ValueError(f"an amount is at most {AMOUNT_MINOR_MAX} minor units")
-    return text
-
-
-LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
-Currency = Annotated[str, Field(pattern="^[A-Z]{3,8}$", examples=["EUR"])]
-Minor = Annotated[str | None, Field(pattern="^[0-9]{1,16}$"), AfterValidator(_amount)]
+LimitText = Annotated[str, Field(pattern="^[0-9]{1,16}$"), AfterValidator(amount_of)]
+"""An amount that may be zero."""
 
 
 class ProofBody(BaseModel):
@@ -72,10 +64,10 @@ class LimitsBody(BaseModel):
 class NewLimitsBody(ProofBody):
     """Limits of your own in one currency; null is your operator's. A field left out stays as it is."""
 
-    currency: Currency
-    payment_minor: Minor = None
-    day_minor: Minor = None
-    chat_minor: Minor = None
+    currency: CurrencyText
+    payment_minor: LimitText | None = None
+    day_minor: LimitText | None = None
+    chat_minor: LimitText | None = None
 
 
 class NewPinBody(ProofBody):
@@ -107,8 +99,8 @@ class ChallengedPaymentBody(BaseModel):
 
     id: LedgerId
     payee: str = Field(max_length=255)
-    amount_minor: Annotated[str, Field(pattern="^[1-9][0-9]{0,15}$"), AfterValidator(_amount)]
-    currency: Currency
+    amount_minor: AmountText
+    currency: CurrencyText
     memo: str = Field(default="", max_length=300)
     room_id: str | None = Field(default=None, max_length=255)
     subject: str = Field(default="", max_length=64)
@@ -146,8 +138,8 @@ class BudgetsBody(BaseModel):
 class NewBudgetBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    currency: Currency
-    budget_minor: Minor = Field(description="null takes the budget away.")
+    currency: CurrencyText
+    budget_minor: LimitText | None = Field(description="null takes the budget away.")
 
 
 def security_api(protection: Protection, guard: SessionGuard) -> APIRouter:
