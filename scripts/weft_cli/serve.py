@@ -69,9 +69,9 @@ from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
-from wallet_appservice.payments.merchants.sweeping import sweep_merchants
 from wallet_appservice.payments.people import People, build_people
-from wallet_appservice.payments.protection import Protection, keep_protected
+from wallet_appservice.payments.protection import Protection
+from wallet_appservice.payments.sweeper import RARELY_SECONDS, Sweeper
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 from wallet_appservice.web.api import wallet_api
 from wallet_appservice.web.merchant_routers import merchant_routers
@@ -154,6 +154,9 @@ class _Composition:
         install_shell(app, portal, assets, PageLanguages(guard, chosen))
         # First, because routes are tried in their order and a shop's programs ask most.
         desk = await self._merchants(payments)
+        self._keep_doing(Sweeper().run({**desk.chores, **protection.chores}))
+        rarely = Sweeper(look_seconds=RARELY_SECONDS)
+        self._keep_doing(rarely.run({**desk.rare_chores, **protection.rare_chores}))
         for router in merchant_routers(desk, guard, public_url=config.web.public_url):
             app.include_router(router)
         app.include_router(session_api(guard, OpenIdCheck(config, http)))
@@ -256,7 +259,6 @@ class _Composition:
             on_commit=service.outbox.wake,
             language_of=chosen.spoken_with,
         )
-        self._keep_doing(keep_protected(protection))
         people = self._people(
             service, payments, Names(service.rooms, display_name, config.wallet_user), chosen
         )
@@ -285,7 +287,6 @@ class _Composition:
         desk = await self._stack.enter_async_context(
             open_merchant_desk(payments, merchant_rules(self._config), clock=system_clock, tokens=Tokens())
         )
-        self._keep_doing(sweep_merchants(desk))
         self._keep_doing(desk.notifier.run())
         return desk
 

@@ -23,7 +23,7 @@ from scripts.weft_cli.serve import server_of
 from tests.web_stack import WebStack, built_web, web_config
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.payments.merchants.records import Merchant, Scope
-from wallet_appservice.payments.merchants.sweeping import sweep_merchants
+from wallet_appservice.payments.sweeper import Sweeper
 
 PAYERS: Final = 64
 FUNDS_MINOR: Final = 90_000
@@ -44,7 +44,7 @@ async def main(*, folder: Path, home_url: str, wallet_url: str) -> None:
             config, stack, home_url=home_url, wallet_url=wallet_url, announcer=announcer
         )
         about = await prepare(web)
-        sweeping = asyncio.create_task(sweep_merchants(web.desk))
+        sweeping = asyncio.create_task(Sweeper().run(web.desk.chores))
         server = server_of(config, app)
         serving = asyncio.create_task(server.serve())
         while not server.started:

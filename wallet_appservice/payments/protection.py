@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock, Tokens
@@ -21,11 +18,7 @@ from wallet_appservice.payments.pins import Pins
 from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.security import Security
 from wallet_appservice.payments.settings import Settings
-
-UPKEEP_SECONDS: Final = 5.0
-FORGET_SECONDS: Final = 6 * 3600.0
-
-logger = logging.getLogger(__name__)
+from wallet_appservice.payments.sweeper import Sweep, whenever
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +32,18 @@ class Protection:
     confirmations: Confirmations
     budgets: Budgets
     audit: AuditLog
+
+    @property
+    def chores(self) -> Mapping[str, Sweep]:
+        """Ends what is over and links the audit log: by name, for the log."""
+        return {
+            "confirmations": whenever(self.confirmations.sweep),
+            "audit log": whenever(self.audit.chain),
+        }
+
+    @property
+    def rare_chores(self) -> Mapping[str, Sweep]:
+        return {"days of spending": whenever(self.gate.forget_old_days)}
 
 
 def protect(
@@ -91,18 +96,3 @@ def protect(
         budgets=budgets,
         audit=AuditLog(database),
     )
-
-
-async def keep_protected(protection: Protection, *, look_seconds: float = UPKEEP_SECONDS) -> None:
-    """Ends what is over and links the audit log, until it is cancelled. What goes wrong is tried again."""
-    forget_at = 0.0
-    while True:
-        try:
-            await protection.confirmations.sweep()
-            await protection.audit.chain()
-            if asyncio.get_running_loop().time() >= forget_at:
-                forget_at = asyncio.get_running_loop().time() + FORGET_SECONDS
-                await protection.gate.forget_old_days()
-        except Exception:
-            logger.exception("limits and confirmations could not be looked after")
-        await asyncio.sleep(look_seconds)

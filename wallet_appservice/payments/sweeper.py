@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from appservices.chassis.homeserver import MatrixUnavailable
 
 SWEEP_SECONDS: Final = 5.0
+RARELY_SECONDS: Final = 3_600.0
+"""For a sweeper of what only takes place away, such as forgetting what is old."""
 REST_SECONDS: Final = 0.2
 """Between two sweeps of a chore, so that what comes in a burst is done together."""
 
@@ -24,7 +26,16 @@ logger = logging.getLogger(__name__)
 class Sweep(Protocol):
     """One chore: what it finds to do now. At the first time nobody else of this process is at work."""
 
-    async def __call__(self, *, is_first: bool = False) -> None: ...
+    async def __call__(self, *, is_first: bool = False) -> object: ...
+
+
+def whenever(step: Callable[[], Awaitable[object]]) -> Sweep:
+    """The chore of one for whom the first time is as any other."""
+
+    async def sweep(*, is_first: bool = False) -> None:
+        await step()
+
+    return sweep
 
 
 class Sweeper:

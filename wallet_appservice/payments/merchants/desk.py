@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from wallet_appservice.payments.merchants.orders import Orders
 from wallet_appservice.payments.merchants.payment_codes import PaymentCodes
 from wallet_appservice.payments.merchants.records import Order
 from wallet_appservice.payments.merchants.refunds import MerchantRefunds
+from wallet_appservice.payments.sweeper import Sweep, whenever
 from wallet_appservice.storage.merchant_tables import merchant_orders
 from wallet_appservice.storage.shared_steps import SharedSteps
 
@@ -47,6 +48,15 @@ class MerchantDesk:
     endpoints: Endpoints
     notifier: Notifier
 
+    @property
+    def chores(self) -> Mapping[str, Sweep]:
+        """Ends what has a time and finishes what was begun: by name, for the log."""
+        return {"orders": whenever(self.orders.sweep), "refunds of orders": whenever(self.refunds.sweep)}
+
+    @property
+    def rare_chores(self) -> Mapping[str, Sweep]:
+        return {"payment codes": whenever(self.codes.purge)}
+
     async def sweep(self) -> int:
         """Ends what has a time, finishes what was begun; returns how many there were."""
         return await self.orders.sweep() + await self.refunds.sweep()
@@ -61,7 +71,7 @@ async def open_merchant_desk(
     tokens: Tokens,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[MerchantDesk]:
-    """Delivers nothing and sweeps nothing by itself: that is for the loops that `weft serve` runs."""
+    """Delivers nothing and sweeps nothing by itself: a sweeper and the notifier do, where they are run."""
     database = payments.till.database
     private_allowed = rules.webhooks_to_private_addresses
     merchants = Merchants(payments.till, clock=clock, tokens=tokens, members_may_open=rules.members_may_open)
