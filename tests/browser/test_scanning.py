@@ -16,7 +16,7 @@ from playwright.async_api import Page, async_playwright, expect
 from appservices.vocabulary.ids import UserId
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, OpenPage, sign_in
 from tests.web_stack import WebStack
-from wallet_appservice.web.payment_link import payment_link
+from wallet_appservice.payments.receive import payment_link
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

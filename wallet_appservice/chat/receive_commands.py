@@ -17,7 +17,8 @@ from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import Money
 from wallet_appservice.chat.reading import NotUnderstood, read_amount
 from wallet_appservice.payments.actions import Payments
-from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, WayToPay, qr_png, way_to_pay
+from wallet_appservice.payments.code_pictures import qr_png
+from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, WayToPay, way_to_pay
 from wallet_appservice.payments.records import clean_memo
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ReceiveCommands:
         way = way_to_pay(
             call.sender, money=money, memo=memo, public_url=self._public_url, currencies=self._currencies
         )
-        picture, side_pixels = qr_png(way)
+        picture, side_pixels = qr_png(way.link)
         name = call.room.name_of(call.sender)
         text = self._text(way, name)
         link = f'<a href="{html.escape(way.link)}">{html.escape(way.link)}</a>'

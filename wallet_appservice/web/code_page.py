@@ -11,10 +11,9 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from appservices.vocabulary.languages import _
+from wallet_appservice.payments.code_pictures import code128_svg, qr_inline
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.payment_codes import CODE_SECONDS
-from wallet_appservice.web.payment_link import qr_picture
-from wallet_appservice.web.pictures import code128_svg
 from wallet_appservice.web.wallet_shell import WalletShell
 
 _GROUPS: Final = (4, 4, 5, 5)
@@ -38,7 +37,7 @@ class CodePage:
             title=_("Payment code"),
             code=issued.code,
             grouped=_grouped(issued.code),
-            qr=qr_picture(issued.code),
+            qr=qr_inline(issued.code),
             bars=code128_svg(issued.code),
             seconds=CODE_SECONDS,
         )

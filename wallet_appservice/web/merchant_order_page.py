@@ -13,6 +13,7 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import Currency, Money, decimal_text
 from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.payments.code_pictures import qr_inline
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import (
     DESCRIPTION_LENGTH_MAX,
@@ -26,7 +27,6 @@ from wallet_appservice.payments.merchants.refunds import Refund, RefundState
 from wallet_appservice.payments.records import clean_memo
 from wallet_appservice.web.merchant_views import pay_url
 from wallet_appservice.web.owned_merchants import OwnedMerchants, status_of, text_of
-from wallet_appservice.web.payment_link import qr_picture
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 
 _REFERENCE_DIGITS: Final = 10
@@ -134,7 +134,7 @@ class MerchantOrderPage:
             order=order,
             is_open=is_open,
             link=link,
-            qr=qr_picture(link) if is_open else "",
+            qr=qr_inline(link) if is_open else "",
             refunds=refunds,
             left_minor=left_minor if order.state is OrderState.PAID else 0,
             left=_decimal(left_minor, order, exponent=currency.exponent if currency else 0),

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiRoute
 from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.payments.code_pictures import code128_svg, qr_png, qr_svg
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderWay
 from wallet_appservice.payments.merchants.refusals import MerchantRefusal, MerchantRefused
@@ -23,7 +24,6 @@ from wallet_appservice.web.merchant_bodies import (
     unavailable,
 )
 from wallet_appservice.web.merchant_views import pay_url, payers_order_body
-from wallet_appservice.web.pictures import code128_svg, qr_png, qr_svg
 
 OrderPlace = Annotated[LedgerId, Path(description="The order's id.")]
 
@@ -78,7 +78,8 @@ def orders_api(desk: MerchantDesk, guard: SessionGuard, *, public_url: str) -> A
     )
     async def qr_as_png(id: OrderPlace) -> Response:
         await payable_order(desk, id)
-        return Response(qr_png(pay_url(public_url, OrderId(id))), media_type="image/png")
+        picture, _side_pixels = qr_png(pay_url(public_url, OrderId(id)))
+        return Response(picture, media_type="image/png")
 
     @router.post(
         "/payment-code",

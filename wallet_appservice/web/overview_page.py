@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.pages import by_htmx, see_other
 from appservices.vocabulary.languages import _, known
-from wallet_appservice.web.payment_link import PAYMENT_FIELDS
 from wallet_appservice.web.pending_page import PendingPage
+from wallet_appservice.web.scanned_text import PAYMENT_FIELDS
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id, position
 from wallet_appservice.web.wallet_view import payments_view, wallet_view
 

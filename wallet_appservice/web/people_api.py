@@ -14,9 +14,10 @@ from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.payments.code_pictures import qr_svg
 from wallet_appservice.payments.pending import PENDING_MAX
 from wallet_appservice.payments.people import People
-from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, qr_svg, way_to_pay
+from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, way_to_pay
 from wallet_appservice.payments.records import Authority
 from wallet_appservice.payments.red_packet_openings import Found
 from wallet_appservice.payments.red_packet_records import (
@@ -297,7 +298,7 @@ def _add_views(router: APIRouter, people: People, guard: SessionGuard, public_ur
                 raise ApiError(400, "DEV_WEFT_CURRENCY_UNKNOWN", "This wallet does not keep this currency.")
             money = _money(amount_minor, code)
         way = way_to_pay(user, money=money, memo=memo, public_url=public_url, currencies=currencies)
-        return ReceiveBody(link=way.link, command=way.command, qr_svg=qr_svg(way))
+        return ReceiveBody(link=way.link, command=way.command, qr_svg=qr_svg(way.link))
 
 
 async def _answered(asked: Awaitable[_Answer | PaymentRefused]) -> _Answer:

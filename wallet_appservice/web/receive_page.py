@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import AmountUnreadable, decimal_text
+from wallet_appservice.payments.code_pictures import qr_inline
+from wallet_appservice.payments.receive import payment_link
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, clean_memo
-from wallet_appservice.web.payment_link import payment_link, qr_picture
 from wallet_appservice.web.wallet_shell import WalletShell
 
 AMOUNT_LENGTH_MAX = 40
@@ -48,7 +49,7 @@ class ReceivePage:
             status=422 if problem else 200,
             announcement=problem,
             link=link,
-            qr=qr_picture(link),
+            qr=qr_inline(link),
             money=money,
             memo=memo,
             amount=amount,

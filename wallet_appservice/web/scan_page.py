@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.pages import see_other
 from appservices.vocabulary.languages import _
-from wallet_appservice.web.payment_link import TEXT_LENGTH_MAX, NotScannable, path_of_scanned
+from wallet_appservice.web.scanned_text import TEXT_LENGTH_MAX, NotScannable, path_of_scanned
 from wallet_appservice.web.wallet_shell import WalletShell
 
 

@@ -1,13 +1,10 @@
-"""Links and codes by which people are paid, and what is meant by one that was scanned or pasted."""
+"""What is meant by a text that was scanned or pasted."""
 
 from __future__ import annotations
 
-import io
 import re
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
-
-import segno
 
 from appservices.vocabulary.ids import ServerName, UserId, is_user_id
 from appservices.vocabulary.languages import _
@@ -20,24 +17,6 @@ _PAY_PATHS: Final = ("/wallet", "/wallet/send")
 
 class NotScannable(ValueError):
     """What was scanned is nothing that this wallet pays; the message is one sentence."""
-
-
-def payment_link(
-    public_url: str, *, payee: UserId, amount: str = "", currency: str = "", memo: str = ""
-) -> str:
-    """Opens the form that pays, filled in. Nothing is paid before whoever opens it has looked and agreed."""
-    asked = {"payee": payee, "amount": amount, "currency": currency if amount else "", "memo": memo}
-    query = urlencode({name: value for name, value in asked.items() if value})
-    return f"{public_url.rstrip('/')}/wallet/send?{query}"
-
-
-def qr_picture(text: str) -> str:
-    """The code as an inline SVG that takes the size of its place; black on white in every theme."""
-    svg = io.BytesIO()
-    segno.make(text, error="m", micro=False).save(
-        svg, kind="svg", xmldecl=False, svgns=False, omitsize=True, border=2, svgclass="qr", lineclass=None
-    )
-    return svg.getvalue().decode()
 
 
 def path_of_scanned(text: str, *, public_url: str, server: ServerName) -> str:
