@@ -115,12 +115,15 @@ async def test_ones_own_code_on_the_receive_page_is_read_by_the_scanner(
     stack: WebStack, alice: UserId, open_page: OpenPage, tmp_path: Path
 ) -> None:
     page = await open_page(dark=True)
+    # One page fades into the next; half of each is no code.
+    await page.emulate_media(reduced_motion="reduce")
     await sign_in(page, stack, alice)
     await page.goto(stack.url + "/wallet/receive")
     await page.get_by_role("textbox", name="Amount").fill("3,20")
     await page.get_by_label("What for").fill("Brot")
     await page.get_by_role("button", name="Show the code").click()
     await page.wait_for_url("**/wallet/receive?**")
+    await expect(page.get_by_text("€3.20")).to_be_visible()
     await page.locator(".qr-frame").screenshot(path=tmp_path / "code.png")
     bob = await open_page()
     await sign_in(bob, stack, stack.user("bob"))
