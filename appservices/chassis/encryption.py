@@ -2,8 +2,9 @@
 
 A BotDevice is a service user's one device. Room events reach the service by application-service transactions
 and are handed to `observe` and `decrypt`; keys, device lists and key counts come by the device's own /sync,
-which `run` keeps going and which carries nothing else. Nothing is ever sent in plain into a room that is
-encrypted: when its key can't be shared, sending fails.
+which `run` keeps going and which carries nothing else. Only after the homeserver was away is it asked once
+for room events: Synapse, killed while it hands one over, forgets to do that again (decision 0011). Nothing
+is ever sent in plain into a room that is encrypted: when its key can't be shared, sending fails.
 
 Trust: a message is its sender's when it was written with the keys of a device that the homeserver lists for
 that sender. Keys are shared with every device of everybody who may read the room, verified or not, as
@@ -17,7 +18,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
@@ -61,6 +63,9 @@ POLL_SECONDS: Final = 30
 """How long the homeserver may hold a /sync that has nothing to say."""
 PAUSE_FIRST_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 30.0
+MISSED_SECONDS: Final = 10.0
+"""How long before the homeserver went away what it may have forgotten to hand over begins."""
+MISSED_EVENTS_PER_ROOM_MAX: Final = 200
 FALLBACK_KEY_SECONDS_MIN: Final = 60.0
 """Between two new fallback keys."""
 CLEAR_EVENT_TYPES: Final = frozenset({"m.reaction"})
@@ -71,6 +76,20 @@ _SYNC_FILTER: Final = json.dumps(
         "room": {
             "rooms": [],
             "timeline": {"types": [], "limit": 1},
+            "state": {"types": []},
+            "ephemeral": {"types": []},
+            "account_data": {"types": []},
+        },
+        "presence": {"types": []},
+        "account_data": {"types": []},
+    },
+    separators=(",", ":"),
+)
+
+_MISSED_FILTER: Final = json.dumps(
+    {
+        "room": {
+            "timeline": {"limit": MISSED_EVENTS_PER_ROOM_MAX},
             "state": {"types": []},
             "ephemeral": {"types": []},
             "account_data": {"types": []},
@@ -99,6 +118,10 @@ class BotDevice:
         self._room_locks: WeakValueDictionary[RoomId, asyncio.Lock] = WeakValueDictionary()
         self._awaited = AwaitedKeys(store.device_id)
         self._listeners: list[Callable[[], None]] = []
+        self._take_missed: Callable[[Sequence[JsonObject]], Awaitable[None]] | None = None
+        # What was answered before we ran may have been lost as well.
+        self._was_away = True
+        self._tokens: deque[tuple[float, str]] = deque()
         self._work = asyncio.Event()
         self._one_time_count: int | None = None
         self._fallback_key_needed = store.is_new
@@ -166,6 +189,11 @@ class BotDevice:
     def on_new_keys(self, callback: Callable[[], None]) -> None:
         """Registers what to call when messages that waited for a key may be readable; it must not fail."""
         self._listeners.append(callback)
+
+    def on_missed(self, take: Callable[[Sequence[JsonObject]], Awaitable[None]]) -> None:
+        """Registers who takes the room events that the homeserver may have forgotten to hand over, most of
+        which are known already; before `run`."""
+        self._take_missed = take
 
     def observe(self, event: Mapping[str, Any]) -> None:
         """Takes note of a room event; to be called with each one that reaches the service, in order."""
@@ -271,10 +299,13 @@ class BotDevice:
         failures = 0
         while True:
             try:
+                if self._was_away:
+                    await self._ask_for_missed()
                 self._absorb(await self._poll())
                 failures = 0
                 continue
             except MatrixUnavailable as unavailable:
+                self._was_away = True
                 logger.warning("%s can't receive keys: %s", self.user_id, unavailable.sentence)
                 asked_pause = unavailable.retry_after_seconds
             except MatrixRefused as refused:
@@ -289,11 +320,30 @@ class BotDevice:
             failures += 1
             await asyncio.sleep(asked_pause if asked_pause is not None else _pause(failures))
 
+    async def _ask_for_missed(self) -> None:
+        """Fetches what happened in rooms from a moment before the homeserver went away."""
+        since = self._tokens[0][1] if self._tokens else self._store.sync_token()
+        if since is not None and self._take_missed is not None:
+            parameters = {"filter": _MISSED_FILTER, "since": since, "timeout": "0", "set_presence": "offline"}
+            answer = await self.intent.call("GET", "/sync", parameters=parameters, retries=ONCE)
+            events = []
+            for room_id, room in answer.get("rooms", {}).get("join", {}).items():
+                timeline = room.get("timeline", {})
+                if timeline.get("limited"):
+                    logger.warning("more happened in %s than is asked for after an outage", room_id)
+                events += [{**event, "room_id": room_id} for event in timeline.get("events", ())]
+            await self._take_missed(events)
+        self._was_away = False
+
     async def _poll(self) -> JsonObject:
         parameters = {"filter": _SYNC_FILTER, "timeout": str(POLL_SECONDS * 1000), "set_presence": "offline"}
         token = self._store.sync_token()
         if token is not None:
             parameters["since"] = token
+            now = time.monotonic()
+            self._tokens.append((now, token))
+            while len(self._tokens) > 1 and self._tokens[1][0] < now - MISSED_SECONDS:
+                self._tokens.popleft()
         answer: JsonObject = await self.intent.call(
             "GET", "/sync", parameters=parameters, retries=ONCE, long_poll_seconds=POLL_SECONDS
         )

@@ -28,7 +28,7 @@ from appservices.chassis.messages import IncomingMessage, notice
 from appservices.chassis.outbox import Outbox, Outgoing, Sent
 from appservices.chassis.reactions import Reaction, ReactionCall, ReactionHandler
 from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
-from appservices.chassis.transactions import transaction_routes
+from appservices.chassis.transactions import is_sound, transaction_routes
 from appservices.vocabulary.events import HOME_ROOM_TYPE
 from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, server_of
 from appservices.vocabulary.languages import _, speaking
@@ -177,6 +177,9 @@ class Service:
             self.rooms.observe(event)
             if self._device is not None:
                 self._device.observe(dict(event))
+
+    async def _accept_missed(self, events: Sequence[Mapping[str, Any]]) -> None:
+        await self._accept([event for event in events if is_sound(event) and self._is_wanted(event)])
 
     async def _handle(self, stored: StoredEvent) -> Sequence[Write] | None:
         with speaking(await self._language_of(UserId(stored.event["sender"]))):
@@ -380,6 +383,7 @@ class Service:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, START_PAUSE_SECONDS_MAX)
         self._device.on_new_keys(self._keys_came)
+        self._device.on_missed(self._accept_missed)
         self.is_ready = True
         self._ready.set()
         logger.info("service %s is ready", self.identity.name)

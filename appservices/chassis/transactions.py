@@ -57,7 +57,7 @@ def transaction_routes(
         events = content.get("events") if isinstance(content, dict) else None
         if not isinstance(events, list):
             return _error(400, "M_NOT_JSON", "A transaction is a JSON object with a list of events.")
-        await accept([event for event in events if _is_sound(event) and is_wanted(event)])
+        await accept([event for event in events if is_sound(event) and is_wanted(event)])
         return JSONResponse({})
 
     @router.get("/users/{user_id}")
@@ -96,7 +96,7 @@ async def _json_body(request: Request) -> object:
         return None
 
 
-def _is_sound(event: object) -> bool:
+def is_sound(event: object) -> bool:
     """Whether an event has what a handler relies on."""
     sound = (
         isinstance(event, dict)
