@@ -37,7 +37,7 @@ from appservices.portal.signin import sign_in_pages
 from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
-from scripts.weft_cli.composition import merchant_rules
+from scripts.weft_cli.composition import merchant_rules, operator_limits
 from tests.synapse import free_port
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
@@ -46,7 +46,6 @@ from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
-from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
 from wallet_appservice.payments.people import People, build_people
@@ -234,12 +233,7 @@ async def built_web(
         gate=Gate(
             wallet_database,
             currencies=config.wallet.kept_currencies,
-            operator=OperatorLimits(
-                payment_max=config.wallet.payment_max,
-                day_max=config.wallet.day_max,
-                chat_max=config.wallet.chat_max,
-                no_pin_max=config.wallet.no_pin_max,
-            ),
+            operator=operator_limits(config),
             clock=clock,
         ),
     )

@@ -126,16 +126,10 @@ def build_payments(
         announcer=announcer,
         on_commit=on_commit,
     )
-    wallet = config.wallet
     gate = Gate(
         database,
-        currencies=wallet.kept_currencies,
-        operator=OperatorLimits(
-            payment_max=wallet.payment_max,
-            day_max=wallet.day_max,
-            chat_max=wallet.chat_max,
-            no_pin_max=wallet.no_pin_max,
-        ),
+        currencies=config.wallet.kept_currencies,
+        operator=operator_limits(config),
         clock=system_clock,
     )
     return Payments(
@@ -167,6 +161,16 @@ def build_protection(
         tokens=Tokens(),
         on_commit=on_commit,
         language_of=language_of or partial(_language_of, config),
+    )
+
+
+def operator_limits(config: WeftConfig) -> OperatorLimits:
+    wallet = config.wallet
+    return OperatorLimits(
+        payment_max=wallet.payment_max,
+        day_max=wallet.day_max,
+        chat_max=wallet.chat_max,
+        no_pin_max=wallet.no_pin_max,
     )
 
 

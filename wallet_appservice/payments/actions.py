@@ -109,11 +109,9 @@ class Payments:
             return (await work.execute(query)).first() is None
 
     async def _too_low(self, order: PaymentOrder) -> PaymentRefused | None:
-        for balance in await self.balances(order.payer):
-            if balance.currency == order.money.currency and (
-                balance.available_minor >= order.money.amount_minor
-            ):
-                return None
+        account = await self._ledger.account(user_account(order.payer, order.money.currency).id)
+        if account is not None and account.available_minor >= order.money.amount_minor:
+            return None
         available = await self._available_text(order.payer, order.money.currency)
         return self._refused(PaymentRefusal.BALANCE_TOO_LOW, order, available=available)
 
@@ -122,31 +120,11 @@ class Payments:
 
         Whether it was paid before, the merchant's own order says.
         """
-        outcome = await self._judge(order, PaymentKind.PURCHASE)
-        if outcome is not None:
-            return await self.till.tell_alone(outcome, tell)
-        admitted = await self._admitted(order)
-        if isinstance(admitted, PaymentRefused):
-            return await self.till.tell_alone(admitted, tell)
-        code = order.money.currency
-        payer_account = user_account(order.payer, code)
-        movement = Movement(
-            id=order.id,
-            kind=PaymentKind.PURCHASE,
-            payer=order.payer,
-            payee=order.payee,
-            money=order.money,
-            debit=payer_account,
-            credit=merchant_account(merchant.id, order.payee, code),
-            memo=clean_memo(order.memo),
-            subject=order.subject,
-            merchant=merchant,
-        )
-        outcome = await self.till.move(movement, tell=tell, admission=admitted, brief=True)
+        outcome = await self._carry_out(order, PaymentKind.PURCHASE, tell, merchant=merchant)
         if isinstance(outcome, PaymentRefused) and outcome.refusal is PaymentRefusal.BALANCE_TOO_LOW:
-            return PaymentRefused.because(
-                outcome.refusal, available=await self.till.available_text(payer_account.id, code)
-            )
+            # Not looked up beforehand, because few are told it.
+            available = await self._available_text(order.payer, order.money.currency)
+            return PaymentRefused.because(outcome.refusal, available=available)
         return outcome
 
     async def deposit(
@@ -282,18 +260,24 @@ class Payments:
         return record if record is not None and user in record.people else None
 
     async def _carry_out(
-        self, order: PaymentOrder, kind: PaymentKind, tell: Tell, *, once: Sequence[Write] = ()
+        self,
+        order: PaymentOrder,
+        kind: PaymentKind,
+        tell: Tell,
+        *,
+        once: Sequence[Write] = (),
+        merchant: MerchantName | None = None,
     ) -> Outcome:
         outcome = await self._judge(order, kind)
         if outcome is not None:
             return await self.till.tell_alone(outcome, tell)
         admission = None
-        if kind is PaymentKind.PAYMENT:
+        if kind in (PaymentKind.PAYMENT, PaymentKind.PURCHASE):
             admitted = await self._admitted(order)
             if isinstance(admitted, PaymentRefused):
                 return await self.till.tell_alone(admitted, tell)
             admission = admitted
-        debit, credit = self._accounts(order, kind)
+        debit, credit = self._accounts(order, kind, merchant)
         # What somebody asked for themselves they have accepted beforehand.
         is_held = (
             kind is PaymentKind.PAYMENT
@@ -316,8 +300,10 @@ class Payments:
             hold_seconds=HOLD_SECONDS if is_held else None,
             # What a request or an order asks for is paid also when its room is gone.
             needs_room=not order.subject,
+            merchant=merchant,
         )
-        return await self.till.move(movement, tell=tell, admission=admission, once=once)
+        brief = merchant is not None
+        return await self.till.move(movement, tell=tell, admission=admission, once=once, brief=brief)
 
     async def _admitted(self, order: PaymentOrder) -> Admission | PaymentRefused:
         admitted = await self.gate.admit(_spending(order))
@@ -358,8 +344,12 @@ class Payments:
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
 
-    def _accounts(self, order: PaymentOrder, kind: PaymentKind) -> tuple[NewAccount, NewAccount]:
+    def _accounts(
+        self, order: PaymentOrder, kind: PaymentKind, merchant: MerchantName | None
+    ) -> tuple[NewAccount, NewAccount]:
         currency = order.money.currency
+        if merchant is not None:
+            return user_account(order.payer, currency), merchant_account(merchant.id, order.payee, currency)
         if kind is PaymentKind.DEPOSIT:
             return issuance_account(currency), user_account(order.payee, currency)
         if kind is PaymentKind.WITHDRAWAL:
@@ -367,11 +357,7 @@ class Payments:
         return user_account(order.payer, currency), user_account(order.payee, currency)
 
     async def _available_text(self, user: UserId, code: CurrencyCode) -> str:
-        currency = self.currencies[code]
-        for balance in await self.balances(user):
-            if balance.currency == code:
-                return format_minor(balance.available_minor, currency)
-        return format_minor(0, currency)
+        return await self.till.available_text(user_account(user, code).id, code)
 
     def _refused(
         self, refusal: PaymentRefusal, order: PaymentOrder, *, available: str = ""
