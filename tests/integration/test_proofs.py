@@ -358,15 +358,18 @@ async def test_who_asks_again_without_a_proof_does_not_disturb_what_was_claimed_
 
 
 async def test_limits_changed_at_one_moment_raise_none_without_a_proof(wallet: ProtectedWallet) -> None:
-    async def change(minor: int) -> str:
+    async def change(user: UserId, minor: int) -> str:
+        by = Requester(user=user, is_strong=True, where="a browser")
         try:
-            await wallet.protection.security.set_limits(BROWSER, EUR, {LimitKind.DAY: minor})
+            await wallet.protection.security.set_limits(by, EUR, {LimitKind.DAY: minor})
         except NotAllowed:
             return "refused"
         return str(minor)
 
-    outcomes = await asyncio.gather(*(change(minor) for minor in (1_000, 2_000, 3_000)))
-    made = [int(outcome) for outcome in outcomes if outcome != "refused"]
-    limits, _spent = await wallet.payments.gate.limits_of(ALICE, EUR)
-    # None was raised, since there is no proof here.
-    assert limits.day_minor == min(made)
+    for number in range(10):
+        user = UserId(f"@user{number}:a")
+        outcomes = await asyncio.gather(*(change(user, minor) for minor in (1_000, 2_000, 3_000)))
+        made = [int(outcome) for outcome in outcomes if outcome != "refused"]
+        limits, _spent = await wallet.payments.gate.limits_of(user, EUR)
+        # None was raised, since there is no proof here.
+        assert limits.day_minor == min(made)

@@ -28,7 +28,7 @@ from wallet_appservice.payments.limit_rules import (
 )
 from wallet_appservice.payments.proofs import NO_PROOF, SECURITY, Proof, Proofs
 from wallet_appservice.payments.refusals import PaymentRefused
-from wallet_appservice.payments.settings import change_settings, setting_writes, settings_of
+from wallet_appservice.payments.settings import change_settings, replace_setting, setting_writes, settings_of
 
 PROOF_TO_RAISE: Final = known("A limit of your own is raised with your PIN or a passkey: set one up first.")
 CHANGED_MEANWHILE: Final = known("Your limits were changed at the same moment; look at them and try again.")
@@ -136,7 +136,7 @@ class Security:
             if refused is not None:
                 return refused
         try:
-            await self._keep_limits(by.user, currency, changed, old)
+            await self._keep_limits(by.user, currency, changed, before)
         except IntegrityError as error:
             raise NotAllowed(_(CHANGED_MEANWHILE)) from error
         return None
@@ -150,18 +150,17 @@ class Security:
         user: UserId,
         currency: CurrencyCode,
         changed: Mapping[LimitKind, int | None],
-        old: Mapping[LimitKind, int | None],
+        before: Mapping[str, str],
     ) -> None:
         async with self._database.begin() as work:
-            now = await settings_of(work, user)
-            if any(own_limit(now, kind, currency) != old[kind] for kind in changed):
-                # Whether it needs a proof was judged by what was before.
-                raise NotAllowed(_(CHANGED_MEANWHILE))
             for kind, value in changed.items():
                 text = None if value is None else str(value)
+                name = setting_name(kind, currency)
+                # Whether it needs a proof was judged by what was before.
+                if not await replace_setting(work, user, name, old=before.get(name), new=text):
+                    raise NotAllowed(_(CHANGED_MEANWHILE))
                 await work.apply(
                     [
-                        *setting_writes(user, setting_name(kind, currency), text),
                         audit_write(
                             at_ms=self._clock(),
                             actor=user,
@@ -170,7 +169,7 @@ class Security:
                             kind=kind.value,
                             currency=currency,
                             amount_minor=text or "operator's",
-                        ),
+                        )
                     ]
                 )
             await work.commit()

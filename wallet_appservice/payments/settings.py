@@ -26,6 +26,7 @@ _SELECT: Final = select(wallet_settings.c.name, wallet_settings.c.value).where(
 _DELETE: Final = delete(wallet_settings).where(
     wallet_settings.c.user_id == bindparam("of_user"), wallet_settings.c.name == bindparam("of_name")
 )
+_DELETE_ONE: Final = _DELETE.where(wallet_settings.c.value == bindparam("of_value"))
 _INSERT: Final = insert(wallet_settings)
 
 
@@ -87,3 +88,17 @@ def setting_writes(user: UserId, name: str, value: str | None) -> Sequence[Write
     if value is not None:
         writes.append(Write(_INSERT, {"user_id": user, "name": name, "value": value}))
     return writes
+
+
+async def replace_setting(work: UnitOfWork, user: UserId, name: str, *, old: str | None, new: str | None) -> bool:
+    """Puts one choice in the place of another, None for none; False if `old` isn't what stands there.
+
+    Raises IntegrityError where the same choice was first made at the same moment.
+    """
+    if old is not None:
+        gone = await work.execute(_DELETE_ONE, {"of_user": user, "of_name": name, "of_value": old})
+        if gone.rowcount != 1:
+            return False
+    if new is not None:
+        await work.execute(_INSERT, {"user_id": user, "name": name, "value": new})
+    return True
