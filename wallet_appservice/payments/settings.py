@@ -90,7 +90,9 @@ def setting_writes(user: UserId, name: str, value: str | None) -> Sequence[Write
     return writes
 
 
-async def replace_setting(work: UnitOfWork, user: UserId, name: str, *, old: str | None, new: str | None) -> bool:
+async def replace_setting(
+    work: UnitOfWork, user: UserId, name: str, *, old: str | None, new: str | None
+) -> bool:
     """Puts one choice in the place of another, None for none; False if `old` isn't what stands there.
 
     Raises IntegrityError where the same choice was first made at the same moment.
