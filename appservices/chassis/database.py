@@ -3,6 +3,9 @@
 A unit of work is one database transaction. It writes nothing unless `commit` is called, and what is to
 happen after the commit (waking a sender) is registered on it. On SQLite every writing transaction begins
 with BEGIN IMMEDIATE: a read-modify-write under a deferred transaction loses updates.
+
+On PostgreSQL the driver is told of beginning and end itself, while SQLAlchemy believes in autocommit: its own
+way to a BEGIN takes longer than PostgreSQL does.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import CursorResult, Executable, Insert, Table, UpdateBase, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import visitors
 
@@ -58,8 +62,12 @@ class Write:
 class UnitOfWork:
     """One open database transaction. Leaving it without `commit` rolls everything back."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(
+        self, connection: AsyncConnection, driver: asyncpg.Connection[asyncpg.Record] | None = None
+    ) -> None:
+        """`driver` is PostgreSQL's, in whose transaction this is."""
         self.connection = connection
+        self.driver = driver
         self.committed = False
         self._after_commit: list[Callable[[], None]] = []
 
@@ -82,7 +90,11 @@ class UnitOfWork:
         self._after_commit.append(callback)
 
     async def commit(self) -> None:
-        await self.connection.commit()
+        if self.driver is None:
+            await self.connection.commit()
+        elif await _tell(self.driver, "COMMIT") != "COMMIT":
+            # What PostgreSQL says when a statement before has failed.
+            raise OperationalError("COMMIT", None, RuntimeError("the transaction was rolled back"))
         self.committed = True
         for callback in self._after_commit:
             callback()
@@ -99,6 +111,25 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
+        async with self._work("BEGIN") if self._writer is None else self._sqlite_work() as work:
+            yield work
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        """A consistent view that can't be committed and takes no write lock."""
+        if self.is_sqlite:
+            async with self.engine.connect() as connection:
+                await connection.execution_options(**{_READ_ONLY: True})
+                await connection.begin()
+                yield UnitOfWork(connection)
+                await connection.rollback()
+        else:
+            # PostgreSQL's usual level would show each statement another moment.
+            async with self._work("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as work:
+                yield work
+
+    @asynccontextmanager
+    async def _sqlite_work(self) -> AsyncIterator[UnitOfWork]:
         async with self._writer or nullcontext(), self.engine.connect() as connection:
             await connection.begin()
             work = UnitOfWork(connection)
@@ -107,19 +138,26 @@ class Database:
                 await connection.rollback()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        """A consistent view that can't be committed and takes no write lock."""
-        async with self.engine.connect() as connection:
-            if self.is_sqlite:
-                await connection.execution_options(**{_READ_ONLY: True})
-            else:
-                # PostgreSQL's usual level would show each statement another moment.
-                await connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-            await connection.begin()
-            yield UnitOfWork(connection)
-            await connection.rollback()
+    async def _work(self, beginning: str) -> AsyncIterator[UnitOfWork]:
+        """A transaction on PostgreSQL."""
+        while True:
+            async with self.engine.connect() as connection:
+                driver = await _driver_of(connection)
+                try:
+                    await _tell(driver, beginning)
+                except OperationalError as error:
+                    if not error.connection_invalidated:
+                        raise
+                    # It was lost while nobody used it. The pool makes a new one for it, or tells why not.
+                    await connection.invalidate()
+                    continue
+                work = UnitOfWork(connection, driver)
+                try:
+                    yield work
+                finally:
+                    if not work.committed and not connection.invalidated:
+                        await _roll_back(connection, driver)
+                return
 
     async def close(self) -> None:
         """Closes all connections; a server that has gone silent is not waited for."""
@@ -135,10 +173,12 @@ def open_database(url: str, *, folder: Path) -> Database:
 
     Makes no connection yet. Raises DatabaseUrlInvalid when the URL is neither.
     """
-    engine = create_async_engine(async_url(url, folder=folder), pool_size=POOL_SIZE)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    place = async_url(url, folder=folder)
+    if make_url(place).get_backend_name() == "postgresql":
+        return Database(create_async_engine(place, pool_size=POOL_SIZE, isolation_level="AUTOCOMMIT"))
+    engine = create_async_engine(place, pool_size=POOL_SIZE)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return Database(engine)
 
 
@@ -159,6 +199,34 @@ def async_url(url: str, *, folder: Path) -> str:
             raise DatabaseUrlInvalid("an SQLite database needs a file: sqlite:///wallet.db")
         parsed = parsed.set(database=str(folder / parsed.database))
     return parsed.render_as_string(hide_password=False)
+
+
+async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Record]:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, asyncpg.Connection)
+    return driver
+
+
+async def _tell(driver: asyncpg.Connection[asyncpg.Record], statement: str) -> str:
+    """Has a statement without parameters executed; errors are as SQLAlchemy tells them."""
+    try:
+        status: str = await driver.execute(statement)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise OperationalError(statement, None, error, connection_invalidated=driver.is_closed()) from error
+    return status
+
+
+async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Ends what may have begun; a connection that can't do that goes to nobody else."""
+    ended = False
+    try:
+        await driver.execute("ROLLBACK")
+        ended = True
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        logger.warning("a transaction was left to the database to roll back: %s", error)
+    finally:
+        if not ended:
+            await connection.invalidate()
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:

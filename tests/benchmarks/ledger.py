@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.migrations import migrate
@@ -113,7 +115,8 @@ class Goal:
 def main(*, plan: Plan, json_path: Path | None) -> None:
     collect_rarely()  # As `weft serve` does.
     with tempfile.TemporaryDirectory() as folder, running_postgresql(server_settings()) as server:
-        turns = asyncio.run(_measure(plan, Stages(server, Path(folder))))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # As it does, too.
+            turns = runner.run(_measure(plan, Stages(server, Path(folder))))
     _report(plan, turns, json_path=json_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,7 +165,7 @@ async def test_the_same_id_in_later_batches_gets_its_first_answer(
     async with open_ledger(ledger_database) as another:
         again = await another.submit(Submission(transfers=(opening, tea, car)))
     assert again == tuple(result._replace(replayed=True) for result in first)
-    other = replace(tea, amount_minor=5)
+    other = tea._replace(amount_minor=5)
     assert await submit(ledger, other) == [TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT]
     assert await available(ledger, BOB.id) == 4
 

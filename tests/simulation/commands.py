@@ -169,8 +169,8 @@ class Clients:
                 )
             )
             if random.random() < 0.06:
-                ending = replace(ending, code=TransferCode.REFUND)
-            endings.append(replace(ending, linked=False))
+                ending = ending._replace(code=TransferCode.REFUND)
+            endings.append(ending._replace(linked=False))
         return tuple(endings)
 
     def _chain(self) -> tuple[Transfer, ...]:
@@ -178,7 +178,7 @@ class Clients:
         links = [*self._pay(), *random.choice((self._pay, self._hold, self._end, self._deposit))()]
         links += self._absurd() if random.random() < 0.1 else ()
         open_end = random.random() < 0.05
-        chain = [replace(item, linked=True) for item in links[:-1]] + [replace(links[-1], linked=open_end)]
+        chain = [item._replace(linked=True) for item in links[:-1]] + [links[-1]._replace(linked=open_end)]
         if random.random() < 0.15:
             chain.append(self._moving(*self._two_people()))
         return tuple(chain)
@@ -203,14 +203,14 @@ class Clients:
             {"linked": not sent.linked},
             {},
         )
-        return (replace(sent, **random.choice(changes)),)
+        return (sent._replace(**random.choice(changes)),)
 
     def _absurd(self) -> tuple[Transfer, ...]:
         debit, credit = self._two_people()
         mode = self._random.choice((TransferMode.SINGLE_PHASE, TransferMode.PENDING))
         transfer = self._moving(debit, credit, mode=mode)
         changes = self._random.choice((*ABSURD, {"credit_account_id": debit.id}))
-        return (replace(transfer, **changes),)
+        return (transfer._replace(**changes),)
 
     def _some_accounts(self) -> tuple[NewAccount, ...]:
         random = self._random

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from appservices.vocabulary.ids import AccountId, TransferId
@@ -280,7 +280,7 @@ class Model:
 def _stored(spent: Spent, position: int, *, ended_by: TransferMode | None) -> StoredTransfer:
     timeout = spent.transfer.timeout_seconds
     return StoredTransfer(
-        transfer=replace(spent.transfer),
+        transfer=spent.transfer._replace(),
         position=position,
         at_ms=spent.at_ms,
         expires_at_ms=None if timeout is None else spent.at_ms + timeout * 1000,

@@ -51,10 +51,15 @@ class MemoryStore:
         self.commit_seconds = 0.0
         self.may_commit = asyncio.Event()
         self.may_commit.set()
+        self._is_free = asyncio.Event()
+        self._is_free.set()
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[MemoryStore]:
         yield self
+
+    async def lock(self) -> None:
+        await self._is_free.wait()
 
     async def load(self, wanted: Wanted) -> Loaded:
         self.attempts_count += 1
@@ -67,6 +72,13 @@ class MemoryStore:
         )
 
     async def commit(self, changes: Changes, effects: Sequence[str]) -> None:
+        self._is_free.clear()
+        try:
+            await self._commit(changes, effects)
+        finally:
+            self._is_free.set()
+
+    async def _commit(self, changes: Changes, effects: Sequence[str]) -> None:
         await self.may_commit.wait()
         # As with a database, others go on meanwhile.
         await asyncio.sleep(self.commit_seconds)
@@ -214,7 +226,7 @@ async def test_effects_that_raise_fail_their_own_submission_only(
     def bug(_results: tuple[TransferResult, ...]) -> Sequence[str]:
         raise ZeroDivisionError("a bug in somebody's effects")
 
-    poisoned = replace(tea("poisoned", 900), effects=bug)
+    poisoned = tea("poisoned", 900)._replace(effects=bug)
     answers = await asyncio.gather(
         ledger.submit(tea("1", 600)),
         ledger.submit(poisoned),
@@ -290,7 +302,7 @@ async def test_a_wake_up_that_fails_changes_no_answer(ledger: Ledger[str]) -> No
     def broken() -> None:
         raise RuntimeError("the sender is gone")
 
-    assert refusals(await ledger.submit(replace(tea("1"), on_commit=broken))) == [None]
+    assert refusals(await ledger.submit(tea("1")._replace(on_commit=broken))) == [None]
 
 
 async def test_stopping_applies_what_waits_and_takes_nothing_new(store: MemoryStore, clock: Clock) -> None:
@@ -352,10 +364,10 @@ async def test_a_submission_has_a_limit(ledger: Ledger[str]) -> None:
 
 
 async def test_malformed_types_fail_their_caller_before_they_reach_a_batch(ledger: Ledger[str]) -> None:
-    malformed = replace(payment("1", ALICE, BOB, 1), id=12)  # type: ignore[arg-type]
+    malformed = payment("1", ALICE, BOB, 1)._replace(id=12)  # type: ignore[arg-type]
     answers = await asyncio.gather(
         ledger.submit(Submission(transfers=(malformed,))),
-        ledger.submit(Submission(transfers=(replace(payment("3", ALICE, BOB, 1), reference=None),))),  # type: ignore[arg-type]
+        ledger.submit(Submission(transfers=(payment("3", ALICE, BOB, 1)._replace(reference=None),))),  # type: ignore[arg-type]
         ledger.open_accounts(replace(BOB, id=[])),  # type: ignore[arg-type]
         ledger.submit(tea("2")),
         return_exceptions=True,
@@ -370,8 +382,8 @@ async def test_accounts_are_opened_with_the_transfers_that_need_them(
     carol = replace(BOB, id=AccountId("c" * 32), owner="@carol:a.example")
     submission: Submission[str] = Submission(accounts=(carol,), transfers=(payment("1", ALICE, carol, 5),))
     assert refusals(await ledger.submit(submission)) == [None]
-    changed = replace(submission, accounts=(replace(carol, owner="@eve:a.example"),))
-    changed = replace(changed, transfers=(payment("2", ALICE, carol, 5),))
+    changed = submission._replace(accounts=(replace(carol, owner="@eve:a.example"),))
+    changed = changed._replace(transfers=(payment("2", ALICE, carol, 5),))
     assert refusals(await ledger.submit(changed)) == [TransferRefusal.ACCOUNT_REFUSED]
     (result,) = await ledger.open_accounts(replace(carol, owner="@eve:a.example"))
     assert result.refusal is AccountRefusal.EXISTS_WITH_DIFFERENT_CONTENT

@@ -156,7 +156,7 @@ async def test_the_same_command_while_it_is_being_written_pays_once(
     ledger: Ledger[str], store: MemoryStore
 ) -> None:
     async with being_written(ledger, store, tea("1", 600, "effect")) as first:
-        behind = await ask(ledger, tea("1", 600), replace(tea("2", 400)))
+        behind = await ask(ledger, tea("1", 600), tea("2", 400)._replace())
     ((result,), (again,), (other,)) = await asyncio.gather(*first, *behind)
     assert (result.replayed, again.replayed, again.refusal) == (False, True, None)
     assert other.refusal is None
@@ -220,7 +220,7 @@ async def test_effects_of_what_is_judged_again_are_those_of_its_last_results(
 
     async with being_written(ledger, store, tea("1", 600)):
         behind = await ask(
-            ledger, replace(tea("1", 600), effects=effects), replace(tea("2"), effects=effects)
+            ledger, tea("1", 600)._replace(effects=effects), tea("2")._replace(effects=effects)
         )
     await asyncio.gather(*behind)
     assert store.effects == ["None True", "None False"]

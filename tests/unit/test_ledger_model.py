@@ -119,7 +119,7 @@ class LedgerModel(RuleBasedStateMachine):
                 voiding_of(item, id=id),
                 expiry_of(item),
             )[kind]
-            endings.append(replace(ending, linked=linked))
+            endings.append(ending._replace(linked=linked))
         self.apply(endings)
 
     @rule(data=st.data())

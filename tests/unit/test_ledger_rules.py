@@ -102,13 +102,12 @@ def test_a_faulty_transfer_is_refused_and_moves_nothing(
     view: View, changes: dict[str, Any], refusal: TransferRefusal
 ) -> None:
     before = {id: sums.as_account() for id, sums in view.sums.items()}
-    assert answers(view, replace(payment("tea", ALICE, BOB, 30), **changes)) == [refusal]
+    assert answers(view, payment("tea", ALICE, BOB, 30)._replace(**changes)) == [refusal]
     assert {id: sums.as_account() for id, sums in view.sums.items()} == before
 
 
 def test_a_transfer_is_refused_for_its_most_fundamental_reason(view: View) -> None:
-    transfer = replace(
-        payment("worst", NOBODY, NOBODY, -1),
+    transfer = payment("worst", NOBODY, NOBODY, -1)._replace(
         id=TransferId("?"),
         reference="x" * 500,
         currency=CurrencyCode(""),
@@ -128,7 +127,7 @@ def test_a_transfer_is_refused_for_its_most_fundamental_reason(view: View) -> No
     ]
     for refusal, repair in repairs:
         assert answers(view, transfer) == [refusal]
-        transfer = replace(transfer, **repair)
+        transfer = transfer._replace(**repair)
     assert answers(view, transfer) == [None]
 
 
@@ -164,7 +163,7 @@ def test_a_known_id_with_other_content_is_refused(
     view: View, changes: dict[str, Any], amount_minor: int
 ) -> None:
     answers(view, payment("tea", ALICE, BOB, amount_minor))
-    other = replace(payment("tea", ALICE, BOB, amount_minor), **changes)
+    other = payment("tea", ALICE, BOB, amount_minor)._replace(**changes)
     assert answers(view, other) == [TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT]
 
 
@@ -273,7 +272,7 @@ def test_an_ending_that_differs_from_its_pending_transfer_is_refused(
     view: View, changes: dict[str, Any]
 ) -> None:
     hold = payment("hold", ALICE, BOB, 80, mode=PENDING)
-    ending = replace(voiding_of(hold, id=transfer_id("void")), **changes)
+    ending = voiding_of(hold, id=transfer_id("void"))._replace(**changes)
     assert answers(view, hold, ending) == [None, TransferRefusal.PENDING_DIFFERS]
 
 
@@ -369,7 +368,7 @@ def test_a_pending_transfer_may_be_posted_in_the_chain_that_makes_it(view: View)
     chain = (hold, posting_of(hold, id=transfer_id("post")))
     assert answers(view, *chain) == [None, None]
     broken = payment("hold 2", ALICE, BOB, 50, mode=PENDING, linked=True)
-    ending = replace(posting_of(broken, id=transfer_id("post 2")), linked=True)
+    ending = posting_of(broken, id=transfer_id("post 2"))._replace(linked=True)
     assert answers(view, broken, ending, payment("too much", ALICE, BOB, 1)) == [
         TransferRefusal.LINKED_CHAIN_BROKEN,
         TransferRefusal.LINKED_CHAIN_BROKEN,

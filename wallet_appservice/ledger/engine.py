@@ -25,7 +25,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple
 
@@ -61,9 +62,9 @@ SPLIT_SUBMISSIONS_MIN: Final = 64
 """From so many on, half of those who wait come into a batch while nothing is being written: callers who ask
 again when they are answered would else all be in the database, or all out of it, and one of two processors
 would always be idle."""
-AHEAD_STEP_TRANSFERS: Final = 64
+AHEAD_STEP_TRANSFERS: Final = 16
 """Judged ahead before the database is listened to again."""
-ANSWERS_STEP: Final = 16
+ANSWERS_STEP: Final = 8
 """Callers who are answered before the database is listened to again; mostly they have more to do then."""
 ANSWER_SECONDS_MAX: Final = 0.003
 """So long callers wait at most while the database is given the next batch, which is ready, before they are
@@ -106,8 +107,7 @@ def no_effects(_results: tuple[TransferResult, ...]) -> tuple[()]:
     return ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission(Generic[Effect]):
+class Submission(NamedTuple, Generic[Effect]):
     """What one caller wants: accounts opened if missing, then transfers judged in order.
 
     `effects` is a pure function from the results to writes for the same database transaction; it is called
@@ -153,6 +153,13 @@ class _Waiting(Generic[Effect]):
             self.answer.set_exception(error)
 
 
+class _OpenBatch(NamedTuple, Generic[Effect]):
+    """A database transaction with the ledger's lock, and what ends it."""
+
+    stack: AsyncExitStack
+    batch: LedgerBatch[Effect]
+
+
 @dataclass(slots=True)
 class _Ahead(Generic[Effect]):
     """The beginning of a batch, judged before its turn."""
@@ -161,6 +168,10 @@ class _Ahead(Generic[Effect]):
     transfers_count: int = 0
     at_ms: int | None = None
     """The time of the whole batch, once one of it is judged."""
+    is_closed: bool = False
+    """Nobody comes in any more: their ids are being looked up."""
+    loaded: Loaded | None = None
+    """What was found of what they want, accounts that are known left out."""
 
 
 class Ledger(Generic[Effect]):
@@ -182,17 +193,22 @@ class Ledger(Generic[Effect]):
         """The ledger after the last batch that was written or is being written; None when not known."""
         self._is_writing = False
         self._is_judging_ahead = False
+        self._next: asyncio.Task[_OpenBatch[Effect]] | None = None
+        """The transaction of the next batch, which waits for the ledger's lock while this one is written."""
         self._durable: deque[_Waiting[Effect]] = deque()
         """Those whose batch is durable and who are still to be answered."""
         self._arrival = asyncio.Event()
         self._place = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._accepts = False
         self._has_ended = False
 
     async def start(self) -> None:
         if self._writer is not None:
             raise RuntimeError("this ledger was started already")
+        # Asked for it each time, Python asks the operating system which process this is.
+        self._loop = asyncio.get_running_loop()
         self._accepts = True
         self._writer = asyncio.create_task(self._write_batches(), name="ledger writer")
 
@@ -278,8 +294,12 @@ class Ledger(Generic[Effect]):
         if not self._accepts:
             raise LedgerUnavailable("the ledger is not running")
         contents = [content_refusal(transfer) for transfer in submission.transfers]
-        account_ids = [account.id for account in submission.accounts if is_ledger_id(account.id)]
-        return _Waiting(submission, contents, account_ids, asyncio.get_running_loop().create_future())
+        account_ids = (
+            [account.id for account in submission.accounts if is_ledger_id(account.id)]
+            if submission.accounts
+            else ()
+        )
+        return _Waiting(submission, contents, account_ids, self._loop.create_future())
 
     async def _wait_for_place(self) -> None:
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
@@ -310,6 +330,7 @@ class Ledger(Generic[Effect]):
         finally:
             while self._durable:
                 self._answer_some()
+            await self._close_next()
             # Something is left here only when the writer was cancelled.
             self._accepts = False
             self._has_ended = True
@@ -323,9 +344,13 @@ class Ledger(Generic[Effect]):
     async def _next_batch(self) -> list[_Waiting[Effect]]:
         """Those that were judged ahead, then those that wait; nobody when the ledger is to stop."""
         while not self._ahead.submissions and not self._waiting and self._accepts:
+            # The lock is held for nobody.
+            await self._close_next()
             self._arrival.clear()
             await self._arrival.wait()
         batch, transfers_count = self._ahead.submissions.copy(), self._ahead.transfers_count
+        if self._ahead.is_closed:
+            return batch
         submissions_max = BATCH_SUBMISSIONS_MAX
         if not batch and len(self._waiting) >= SPLIT_SUBMISSIONS_MIN:
             submissions_max = min(submissions_max, (len(self._waiting) + 1) // 2)
@@ -339,14 +364,14 @@ class Ledger(Generic[Effect]):
         """Has those who wait judged ahead, unless that is under way."""
         if self._is_writing and not self._is_judging_ahead and self._waiting:
             self._is_judging_ahead = True
-            asyncio.get_running_loop().call_soon(self._judge_ahead)
+            self._loop.call_soon(self._judge_ahead)
 
     def _judge_ahead(self) -> None:
         """Judges some of those who wait, up to the first for whom something must be read before: an account,
         or a pending transfer that it ends."""
         self._is_judging_ahead = False
         view, ahead = self._view, self._ahead
-        if view is None or not self._is_writing:
+        if view is None or not self._is_writing or ahead.is_closed:
             return
         if ahead.at_ms is None:
             ahead.at_ms = self._clock()
@@ -366,6 +391,8 @@ class Ledger(Generic[Effect]):
             ahead.transfers_count += transfers_count
             step_transfers += transfers_count or 1
         self._place.set()
+        if ahead.submissions and self._next is None:
+            self._next = asyncio.create_task(self._open_batch(), name="next ledger batch")
         if step_transfers >= AHEAD_STEP_TRANSFERS:
             self._continue_ahead()
 
@@ -424,7 +451,7 @@ class Ledger(Generic[Effect]):
                 await asyncio.sleep(RETRY_PAUSE_SECONDS * 2 ** (attempt - 1))
         self._durable.extend(batch)
         if self._ahead.submissions:
-            asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._answer_some)
+            self._loop.call_later(ANSWER_SECONDS_MAX, self._answer_some)
         else:
             self._answer_some()
 
@@ -436,13 +463,13 @@ class Ledger(Generic[Effect]):
             if waiting.fault is None and waiting.submission.on_commit is not None:
                 _wake(waiting.submission.on_commit)
         if self._durable:
-            asyncio.get_running_loop().call_soon(self._answer_some)
+            self._loop.call_soon(self._answer_some)
 
     async def _attempt(
         self, batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect] | None, is_followed: bool
     ) -> None:
         try:
-            async with self._store.batch() as store_batch:
+            async with self._transaction() as store_batch:
                 view = await self._judge_batch(store_batch, batch, ahead or _Ahead())
                 effects = [effect for waiting in batch for effect in waiting.effects]
                 changes = view.changes()
@@ -451,13 +478,47 @@ class Ledger(Generic[Effect]):
                 self._is_writing = not is_followed
                 self._continue_ahead()
                 # Not before the database has got its work.
-                asyncio.get_running_loop().call_soon(self._answer_some)
+                self._loop.call_soon(self._answer_some)
                 await store_batch.commit(changes, effects)
         except BaseException:
             self._forget()
             raise
         finally:
             self._is_writing = False
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[LedgerBatch[Effect]]:
+        """The one that waits already, whatever it was meant for: while it is open, no other gets the lock."""
+        if self._next is None:
+            async with self._store.batch() as store_batch:
+                yield store_batch
+        else:
+            opening, self._next = self._next, None
+            stack, store_batch = await opening
+            async with stack:
+                yield store_batch
+
+    async def _open_batch(self) -> _OpenBatch[Effect]:
+        """Waits for the lock, and looks up what those who were judged ahead till then speak of."""
+        async with AsyncExitStack() as stack:
+            store_batch = await stack.enter_async_context(self._store.batch())
+            await store_batch.lock()
+            view, ahead = self._view, self._ahead
+            if view is not None and ahead.submissions and not ahead.is_closed:
+                ahead.is_closed = True
+                ahead.loaded = await store_batch.load(
+                    _wanted(ahead.submissions).without_accounts(view.sums.keys())
+                )
+            return _OpenBatch(stack.pop_all(), store_batch)
+
+    async def _close_next(self) -> None:
+        if self._next is not None:
+            opening, self._next = self._next, None
+            try:
+                stack, _ = await opening
+                await stack.aclose()
+            except StoreBusy as error:
+                logger.warning("a transaction that nobody needs was not opened: %s", error)
 
     async def _judge_batch(
         self, store_batch: LedgerBatch[Effect], batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect]
@@ -467,8 +528,10 @@ class Ledger(Generic[Effect]):
         if view is not None and len(view.sums) > ACCOUNTS_KEPT_MAX:
             view = None
         wanted = _wanted(batch)
-        missing = wanted if view is None else wanted.without_accounts(view.sums.keys())
-        loaded = await store_batch.load(missing)
+        if view is None:
+            loaded = await store_batch.load(wanted)
+        else:
+            loaded = ahead.loaded or await store_batch.load(wanted.without_accounts(view.sums.keys()))
         if view is not None and loaded.position != view.begin_position:
             # Another process came between.
             loaded = await store_batch.load(wanted)
@@ -522,7 +585,7 @@ def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
             or transfer.credit_account_id not in known
         ):
             return False
-    return all(account_id in known for account_id in waiting.account_ids)
+    return not waiting.account_ids or all(account_id in known for account_id in waiting.account_ids)
 
 
 def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from appservices.vocabulary.ids import AccountId, derived_id, is_ledger_id
@@ -33,6 +34,7 @@ from wallet_appservice.ledger.values import (
 from wallet_appservice.ledger.view import StoredRefusal, View
 
 _CURRENCY = re.compile(r"[A-Z]{3,8}")
+_CURRENCIES_KEPT: Final = 256
 _NEVER_STORED: Final = frozenset(
     {TransferRefusal.ID_EXISTS_WITH_DIFFERENT_CONTENT, TransferRefusal.PENDING_NOT_EXPIRED}
 )
@@ -78,6 +80,8 @@ def judge(
     if content_refusals is None:
         content_refusals = [content_refusal(transfer) for transfer in transfers]
     judgement = _Judgement(view, at_ms, accounts_refused)
+    if len(transfers) == 1 and not transfers[0].linked:
+        return (judgement.of_one(transfers[0], content_refusals[0]),)
     results: list[TransferResult] = []
     start = 0
     for end, transfer in enumerate(transfers, 1):
@@ -107,7 +111,7 @@ def content_refusal(transfer: Transfer) -> TransferRefusal | None:
     reference = transfer.reference
     if reference != "" and (len(reference) > REFERENCE_LENGTH_MAX or not _is_storable(reference)):
         return TransferRefusal.REFERENCE_INVALID
-    if _CURRENCY.fullmatch(transfer.currency) is None:
+    if not _is_currency(transfer.currency):
         return TransferRefusal.CURRENCY_INVALID
     if type(amount) is not int:
         return TransferRefusal.AMOUNT_NOT_WHOLE
@@ -276,7 +280,7 @@ def _account_refusal(view: View, new: NewAccount) -> AccountRefusal | None:
         return None if same else AccountRefusal.EXISTS_WITH_DIFFERENT_CONTENT
     if not 0 < len(new.owner) <= OWNER_LENGTH_MAX or not _is_storable(new.owner):
         return AccountRefusal.OWNER_INVALID
-    if _CURRENCY.fullmatch(new.currency) is None:
+    if not _is_currency(new.currency):
         return AccountRefusal.CURRENCY_INVALID
     return None
 
@@ -305,6 +309,11 @@ def _timeout_fits(transfer: Transfer, timeout: object) -> bool:
     return (
         transfer.mode is TransferMode.PENDING and type(timeout) is int and 0 < timeout <= TIMEOUT_SECONDS_MAX
     )
+
+
+@lru_cache(maxsize=_CURRENCIES_KEPT)
+def _is_currency(text: str) -> bool:
+    return _CURRENCY.fullmatch(text) is not None
 
 
 def _is_storable(text: str) -> bool:

@@ -30,8 +30,12 @@ class CommitUnknown(Exception):
 class LedgerBatch(Protocol[Effect_contra]):
     """One database transaction that holds the ledger's lock: no other batch runs on this database."""
 
+    async def lock(self) -> None:
+        """Waits for the ledger's lock. Raises StoreBusy."""
+        ...
+
     async def load(self, wanted: Wanted) -> Loaded:
-        """Takes the ledger's lock and reads what is wanted. Raises StoreBusy."""
+        """Takes the ledger's lock, if that was not done, and reads what is wanted. Raises StoreBusy."""
         ...
 
     async def commit(self, changes: Changes, effects: Sequence[Effect_contra]) -> None:

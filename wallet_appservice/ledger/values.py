@@ -123,9 +123,12 @@ class Account:
         return self.credits_posted - self.debits_posted - self.debits_pending
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """One movement of money, immutable. `reference` is the caller's own and opaque here."""
+class Transfer(NamedTuple):
+    """One movement of money, immutable. `reference` is the caller's own and opaque here.
+
+    A named tuple, as stored transfers, results and submissions are: some of each are made for every payment,
+    and a frozen dataclass takes three times as long.
+    """
 
     id: TransferId
     debit_account_id: AccountId
@@ -144,11 +147,7 @@ class Transfer:
 
 
 class StoredTransfer(NamedTuple):
-    """A transfer as it was applied. `position` counts all transfers of the ledger from 1, without gaps.
-
-    A named tuple, as results are: one of each is made for every transfer, and a frozen dataclass takes three
-    times as long.
-    """
+    """A transfer as it was applied. `position` counts all transfers of the ledger from 1, without gaps."""
 
     transfer: Transfer
     position: int

@@ -48,7 +48,8 @@ class Wanted(NamedTuple):
     """Of the transfers that its transfers are to end."""
 
     def without_accounts(self, known: AbstractSet[AccountId]) -> Wanted:
-        return self._replace(account_ids=self.account_ids - known)
+        # Not `-`: for that Python looks at all that is known.
+        return self._replace(account_ids={id for id in self.account_ids if id not in known})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +89,13 @@ class Changes:
     position: int
 
 
-class Mark(NamedTuple):
-    """A moment to which a view can be taken back."""
-
-    opened: int
-    transfers: int
-    refusals: int
+Mark = tuple[int, int, int]
+"""A moment to which a view can be taken back: how many were opened, applied and refused until then."""
 
 
 _SINGLE_PHASE: Final = TransferMode.SINGLE_PHASE
 
-NOTHING: Final = Mark(0, 0, 0)
+NOTHING: Final[Mark] = (0, 0, 0)
 """The moment before a batch has changed anything."""
 
 
@@ -210,11 +207,12 @@ class View:
         self._new_refusals.append(refusal)
 
     def mark(self) -> Mark:
-        return Mark(len(self._opened), len(self._new_transfers), len(self._new_refusals))
+        return len(self._opened), len(self._new_transfers), len(self._new_refusals)
 
     def roll_back(self, mark: Mark) -> None:
         """Takes back all that happened since the mark, latest first."""
-        while len(self._new_transfers) > mark.transfers:
+        opened, transfers, refusals = mark
+        while len(self._new_transfers) > transfers:
             transfer = self._new_transfers.pop().transfer
             self._new_records.pop()
             self._move(transfer, -1)
@@ -222,9 +220,9 @@ class View:
                 self._set_ending(transfer.pending_id, None)
             del self.transfers[transfer.id]
             self.position -= 1
-        while len(self._new_refusals) > mark.refusals:
+        while len(self._new_refusals) > refusals:
             del self.refusals[self._new_refusals.pop().id]
-        while len(self._opened) > mark.opened:
+        while len(self._opened) > opened:
             del self.sums[self._opened.pop()]
 
     def changes(self) -> Changes:

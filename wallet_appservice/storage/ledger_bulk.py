@@ -21,8 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wallet_appservice.ledger.view import ChangedSums
 from wallet_appservice.storage.ledger_chain import ChainEnd
-from wallet_appservice.storage.ledger_tables import LedgerIdType, ledger_refusals, ledger_transfers
+from wallet_appservice.storage.ledger_tables import HEAD_ID, LedgerIdType, ledger_refusals, ledger_transfers
 
+LOCK_SECONDS_MAX: Final = 10
+"""How long a batch waits for another process's batch before it is tried again."""
 LOOKUP_SIZES: Final = (1, 8, 64, 512, 4_096, 30_000)
 """How many ids one SELECT on SQLite may have; few sizes, so that the statements stay prepared. SQLite takes
 32,766 parameters at most."""
@@ -33,6 +35,11 @@ Values = tuple[Any, ...]
 
 class Bulk(Protocol):
     """What a batch reads and writes. Nothing to do is done at once; the drivers' own errors come through."""
+
+    async def lock_head(self) -> tuple[int, str | None]:
+        """Waits until nobody else changes the ledger; its last position, and PostgreSQL's name of the
+        transaction."""
+        ...
 
     async def find(self, table: Table, key: str, ids: Collection[str], *, lock: bool = False) -> list[Any]:
         """The rows whose key is one of the ids, with columns as attributes; with `lock`, locked against
@@ -61,7 +68,7 @@ class Bulk(Protocol):
 
 
 async def bulk_of(connection: AsyncConnection) -> Bulk:
-    """Bulk operations in the connection's transaction, in which a statement has run already."""
+    """Bulk operations in the connection's transaction, which has begun."""
     driver = (await connection.get_raw_connection()).driver_connection
     if isinstance(driver, aiosqlite.Connection):
         return _SqliteBulk(driver)
@@ -70,6 +77,22 @@ async def bulk_of(connection: AsyncConnection) -> Bulk:
     raise TypeError(f"the ledger has no bulk operations for {type(driver).__name__}")
 
 
+_HEAD: Final = f"SELECT position FROM ledger_head WHERE id = {HEAD_ID}"
+# For this transaction alone. All is found by ids, so through an index: left to itself, PostgreSQL plans scans
+# while a table is small, and prepared statements keep to that when it has grown.
+_SETTINGS: Final = {
+    "lock_timeout": f"{LOCK_SECONDS_MAX}s",
+    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
+}
+_SET: Final = ", ".join(
+    f"set_config('{name}', '{value}', true) AS {name}" for name, value in _SETTINGS.items()
+)
+# One statement: the rows are joined, and with that the settings made, before the head is locked.
+_LOCK_HEAD: Final = f"""
+WITH settings AS (SELECT {_SET})
+SELECT head.position, CAST(pg_current_xact_id() AS text) AS transaction_id, settings.lock_timeout
+FROM ledger_head AS head CROSS JOIN settings WHERE head.id = {HEAD_ID} FOR UPDATE OF head
+"""
 _CHAIN_END: Final = "SELECT number, last_position, link FROM ledger_chain ORDER BY number DESC LIMIT 1"
 _SUM_NAMES: Final = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 # Counted, not only tried for one: for that PostgreSQL would rather read the tables from their beginning.
@@ -109,6 +132,12 @@ _SET_HEAD: Final = "UPDATE ledger_head SET position = ? WHERE id = 1"
 class _PostgresqlBulk:
     def __init__(self, driver: asyncpg.Connection[asyncpg.Record]) -> None:
         self._driver = driver
+
+    async def lock_head(self) -> tuple[int, str | None]:
+        with self._telling_disconnects():
+            row = await self._driver.fetchrow(_LOCK_HEAD)
+        assert row is not None, "the ledger's head is made by the migrations"
+        return row["position"], row["transaction_id"]
 
     async def find(self, table: Table, key: str, ids: Collection[str], *, lock: bool = False) -> list[Any]:
         if not ids:
@@ -188,6 +217,10 @@ class _SqliteBulk:
 
     def __init__(self, driver: aiosqlite.Connection) -> None:
         self._driver = driver
+
+    async def lock_head(self) -> tuple[int, str | None]:
+        ((position,),) = await self._driver.execute_fetchall(_HEAD)
+        return position, None
 
     async def find(self, table: Table, key: str, ids: Collection[str], *, lock: bool = False) -> list[Any]:
         rows = await self._rows(_list(table.columns.keys()), table, key, ids)

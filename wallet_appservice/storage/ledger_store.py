@@ -41,15 +41,12 @@ from wallet_appservice.storage.database_errors import is_disconnect, is_passing
 from wallet_appservice.storage.ledger_bulk import Bulk, Values, bulk_of
 from wallet_appservice.storage.ledger_chain import ChainEnd, next_row
 from wallet_appservice.storage.ledger_tables import (
-    HEAD_ID,
     ledger_accounts,
     ledger_open_pending,
     ledger_refusals,
     ledger_transfers,
 )
 
-LOCK_SECONDS_MAX: Final = 10
-"""How long a batch waits for another process's batch before it is tried again."""
 STEP_SECONDS_MAX: Final = 30
 """How long each step of a batch (connect, load, write, commit) waits for PostgreSQL to answer."""
 OUTCOME_SECONDS_MAX: Final = 20
@@ -137,14 +134,13 @@ class _SqlBatch:
         self._chain_end: ChainEnd | None = None
         self._bulk: Bulk | None = None
 
+    async def lock(self) -> None:
+        async with self._reading():
+            await self._lock()
+
     async def load(self, wanted: Wanted) -> Loaded:
-        try:
-            async with _patience(self._database):
-                return await self._load(wanted)
-        except Exception as error:
-            await self._give_up(error)
-            # Nobody in the batch is to blame for what can't be read.
-            raise StoreBusy(_words(error)) from error
+        async with self._reading():
+            return await self._load(wanted)
 
     async def commit(self, changes: Changes, effects: Sequence[Write]) -> None:
         try:
@@ -168,11 +164,20 @@ class _SqlBatch:
             await self._check_outcome(self._transaction_id)
         self.is_durable = True
 
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        try:
+            async with _patience(self._database):
+                yield
+        except Exception as error:
+            await self._give_up(error)
+            # Nobody in the batch is to blame for what can't be read.
+            raise StoreBusy(_words(error)) from error
+
     async def _load(self, wanted: Wanted) -> Loaded:
-        if self._head is None:
-            self._head = await self._lock()
-        position = self._head
-        bulk = self._bulk = self._bulk or await bulk_of(self._work.connection)
+        position = await self._lock()
+        bulk = self._bulk
+        assert bulk is not None, "the lock comes first"
         accounts = await bulk.find(ledger_accounts, "id", wanted.account_ids, lock=True)
         self._chain_end, are_known = await bulk.look_up(wanted.transfer_ids)
         transfers: list[Any] = []
@@ -199,12 +204,11 @@ class _SqlBatch:
         )
 
     async def _lock(self) -> int:
-        if self._database.is_sqlite:
-            head = (await self._work.connection.exec_driver_sql(_HEAD)).one()
-        else:
-            head = (await self._work.connection.exec_driver_sql(_LOCK_HEAD)).one()
-            self._transaction_id = head.transaction_id
-        return int(head.position)
+        """The ledger's last position, which nobody else can change from here on."""
+        if self._head is None:
+            self._bulk = await bulk_of(self._work.connection)
+            self._head, self._transaction_id = await self._bulk.lock_head()
+        return self._head
 
     async def _write(self, changes: Changes) -> None:
         bulk = self._bulk
@@ -395,20 +399,4 @@ _DUE = (
     .limit(bindparam("limit"))
 )
 
-_HEAD: Final = f"SELECT position FROM ledger_head WHERE id = {HEAD_ID}"
-# For this transaction alone. All is found by ids, so through an index: left to itself, PostgreSQL plans scans
-# while a table is small, and prepared statements keep to that when it has grown.
-_SETTINGS: Final = {
-    "lock_timeout": f"{LOCK_SECONDS_MAX}s",
-    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
-}
-_SET: Final = ", ".join(
-    f"set_config('{name}', '{value}', true) AS {name}" for name, value in _SETTINGS.items()
-)
-# One statement: the rows are joined, and with that the settings made, before the head is locked.
-_LOCK_HEAD: Final = f"""
-WITH settings AS (SELECT {_SET})
-SELECT head.position, CAST(pg_current_xact_id() AS text) AS transaction_id, settings.lock_timeout
-FROM ledger_head AS head CROSS JOIN settings WHERE head.id = {HEAD_ID} FOR UPDATE OF head
-"""
 _STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction_id AS text) AS xid8))")
