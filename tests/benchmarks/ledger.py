@@ -114,9 +114,12 @@ class Goal:
 
 def main(*, plan: Plan, json_path: Path | None) -> None:
     collect_rarely()  # As `weft serve` does.
-    with tempfile.TemporaryDirectory() as folder, running_postgresql(server_settings()) as server:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # As it does, too.
-            turns = runner.run(_measure(plan, Stages(server, Path(folder))))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_postgresql(server_settings()) as server,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # As it does, too.
+    ):
+        turns = runner.run(_measure(plan, Stages(server, Path(folder))))
     _report(plan, turns, json_path=json_path)
 
 

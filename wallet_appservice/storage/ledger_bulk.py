@@ -7,6 +7,7 @@ the transaction that SQLAlchemy has begun. Ids are hex digits on this side, as e
 
 from __future__ import annotations
 
+import operator
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,12 +193,11 @@ class _PostgresqlBulk:
     async def end_batch(
         self, changed: Sequence[ChangedSums], *, position: int, chain_row: Mapping[str, Any]
     ) -> int:
-        columns: Sequence[Sequence[object]] = list(
-            zip(*((id, *before, *after) for id, before, after in changed), strict=True)
-        )
+        ids, before, after = zip(*changed, strict=True) if changed else ((), (), ())
+        sums = zip(*map(operator.add, before, after), strict=True) if changed else [()] * 8
         with self._telling_disconnects():
             count: int = await self._driver.fetchval(
-                _END_BATCH, *map(_array, columns or [()] * 9), position, *chain_row.values()
+                _END_BATCH, _array(ids), *map(_array_of_numbers, sums), position, *chain_row.values()
             )
         return count
 
@@ -316,10 +316,15 @@ def _type(column: Column[Any]) -> str:
     return column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
 
 
-def _array(values: Iterable[object]) -> str:
-    """As PostgreSQL writes an array of ids or numbers. To bind lists, the driver asks every single element
-    whether it is a list itself, which takes longer than the database does."""
-    return f"{{{','.join(map(str, values))}}}"
+def _array(ids: Iterable[str]) -> str:
+    """As PostgreSQL writes an array of ids. To bind lists, the driver asks every single element whether it is
+    a list itself, which takes longer than the database does."""
+    return f"{{{','.join(ids)}}}"
+
+
+def _array_of_numbers(numbers: Iterable[int]) -> str:
+    # Python writes a whole list in half of the time that it takes for each number alone.
+    return f"{{{str(list(numbers))[1:-1]}}}"
 
 
 def _hex_of_uuid(value: Any) -> str:
