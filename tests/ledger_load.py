@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appservices.chassis.database import open_database
 from tests.ledger_samples import ALICE, BOB, ISSUANCE, open_ledger, payment, transfer_id
-from wallet_appservice.ledger.engine import Submission
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import TransferMode, posting_of
 
 ROUTES = ((ISSUANCE, ALICE), (ALICE, BOB), (BOB, ALICE), (ISSUANCE, BOB))

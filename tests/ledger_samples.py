@@ -13,7 +13,8 @@ from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import TransferId, derived_id
 from appservices.vocabulary.money import CurrencyCode
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import (
     Account,
     AccountKind,

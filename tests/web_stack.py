@@ -42,7 +42,8 @@ from tests.synapse import free_port
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
 from wallet_appservice.chat.request_messages import RequestMessages
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.actions import Payments
@@ -367,7 +368,7 @@ def web_app(
             guard,
             protection.proofs,
             security_api(protection, guard),
-            people_api(people, guard, config.web.public_url),
+            people_api(people, guard, protection.proofs, config.web.public_url),
         )
     )
     app.include_router(sign_in_pages(guard, portal, config))

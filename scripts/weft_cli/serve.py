@@ -170,7 +170,7 @@ class _Composition:
                 guard,
                 protection.proofs,
                 security_api(protection, guard),
-                people_api(people, guard, config.web.public_url),
+                people_api(people, guard, protection.proofs, config.web.public_url),
             )
         )
         pages = Pages(config.web, assets, WALLET_TEMPLATES)

@@ -37,7 +37,8 @@ from tests.ledger_history import fill
 from tests.ledger_rivals import ACCOUNTS, CONNECTIONS, FUNDS, open_rivals, pgbench_program
 from tests.ledger_samples import EUR, ISSUANCE, WALLET_MIGRATIONS, deposit, open_ledger
 from tests.postgres import Postgresql, running_postgresql
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import AccountKind, Transfer, TransferCode, account_for
 
 BATCH: Final = 5_000

@@ -116,6 +116,69 @@ async def test_above_the_chat_limit_a_private_link_and_the_pin_pay_once(
     await browser.aclose()
 
 
+async def test_a_request_above_the_chat_limit_is_paid_on_its_page(home: Home, people: list[Person]) -> None:
+    alice, bob = people
+    wallet = home.user("wallet")
+    room_id = await bob.make_room("Tickets", encrypted=False, invite=[alice.user_id, wallet])
+    await alice.join(room_id)
+    await bob.sees_members(room_id, alice.user_id, bob.user_id, wallet)
+    asked_id = await bob.say(room_id, f"!request {alice.user_id} 300 EUR tickets")
+    asked = await bob.answer_to(room_id, asked_id, sender=wallet)
+    before = await balances(home)
+    await alice.hears(room_id, lambda event: event["event_id"] == asked["event_id"], "the request")
+    await alice.react(room_id, asked["event_id"], "✅")
+    private = await told(alice, await alice.home_room(), "Pay it here, or leave it")
+    link = re.search(r"http\S+(/wallet/requests/[0-9a-f]{32})", private)
+    assert link is not None
+    path = link.group(1)
+    browser = await browser_of(alice)
+    assert (await send(browser, path, f"{path}/pay")).status_code == 422
+    assert await balances(home) == before
+    assert (await send(browser, path, f"{path}/pay", pin=PIN)).status_code == 303
+    assert (await bob.receipt(room_id, "tickets"))[RECEIPT]["amount_minor"] == "30000"
+    after = await balances(home)
+    assert after[bob.user_id] - before[bob.user_id] == 30_000 == before[alice.user_id] - after[alice.user_id]
+    await browser.aclose()
+
+
+async def test_a_red_packet_above_ones_own_chat_limit_is_filled_on_its_page(
+    home: Home, people: list[Person]
+) -> None:
+    alice, bob = people
+    wallet = home.user("wallet")
+    room_id = await alice.make_room("Luck", encrypted=False, invite=[bob.user_id, wallet])
+    await bob.join(room_id)
+    await alice.sees_members(room_id, alice.user_id, bob.user_id, wallet)
+    browser = await browser_of(alice)
+    limited = await send(browser, "/wallet/security", "/wallet/security/limits", chat="10", pin=PIN)
+    assert limited.status_code == 303
+    event_id = await alice.say(room_id, "!redpacket 20 EUR 1 good luck")
+    answer = await alice.answer_to(room_id, event_id, sender=wallet)
+    assert answer["content"]["body"].startswith("Nothing was put in")
+    private = await told(alice, await alice.home_room(), "by chat without a second look (€10.00)")
+    link = re.search(r"http\S+(/wallet/red-packet\?\S+)", private)
+    assert link is not None
+    form = {"action": "/wallet/red-packet", "amount": "20.00", "currency": "EUR", "count": "1"}
+    page = await browser.get(link.group(1))
+    shown = dict(_HIDDEN.findall(page.text))
+    assert shown["room"] == room_id and 'value="good luck"' in page.text
+    first = await browser.post(form.pop("action"), data={**form, **shown, "words": "good luck"})
+    assert first.status_code == 200 and "Your PIN" in first.text
+    again = {**form, **dict(_HIDDEN.findall(first.text)), "words": "good luck"}
+    assert again["id"] == shown["id"]
+    assert (await browser.post("/wallet/red-packet", data={**again, "pin": OTHER_PIN})).status_code == 422
+    before = await balances(home)
+    assert (await browser.post("/wallet/red-packet", data={**again, "pin": PIN})).status_code == 303
+    packet = await bob.hears(
+        room_id, lambda event: "🧧" in str(event["content"].get("body", "")), "the red packet"
+    )
+    await bob.react(room_id, packet["event_id"], "🧧")
+    await told(bob, await bob.home_room(), "in a red packet · good luck")
+    after = await balances(home)
+    assert after[bob.user_id] - before[bob.user_id] == 2_000 == before[alice.user_id] - after[alice.user_id]
+    await browser.aclose()
+
+
 async def test_the_first_payment_to_somebody_is_remarked_upon_in_private(
     home: Home, people: list[Person]
 ) -> None:
@@ -135,6 +198,6 @@ async def test_an_operator_resets_a_locked_pin_and_the_log_tells_it(home: Home, 
     assert f"Removed of {alice.user_id}: PIN." in await home.weft("wallet", "pin", "reset", alice.user_id)
     await told(alice, await alice.home_room(), "Your PIN was removed (your operator)")
     actions = [entry["action"] for entry in json.loads(await home.weft("wallet", "audit", "--json"))]
-    assert actions == ["pin_reset", "pin_locked", "pin_set", "deposit"]
-    assert "The audit log holds: 4 entries" in await home.weft("wallet", "audit", "--verify")
+    assert actions == ["pin_reset", "pin_locked", "limit", "pin_set", "deposit"]
+    assert "The audit log holds: 5 entries" in await home.weft("wallet", "audit", "--verify")
     await browser.aclose()

@@ -26,7 +26,8 @@ from wallet_appservice.books.exports import (
     safe_cell,
 )
 from wallet_appservice.books.reports import Books, open_books
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import (
     AccountKind,
     NewAccount,

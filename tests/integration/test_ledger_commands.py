@@ -22,7 +22,7 @@ from appservices.vocabulary.signing import SigningKey
 from scripts.weft_cli.composition import WALLET_BRANCHES
 from tests.ledger_samples import deposit, open_ledger, payment
 from tests.stack import run_weft
-from wallet_appservice.ledger.engine import Submission
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.payments.accounts import issuance_account, user_account
 
 EUR = CurrencyCode("EUR")

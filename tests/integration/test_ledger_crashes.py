@@ -27,7 +27,7 @@ from tests.ledger_samples import (
 )
 from tests.postgres import PORT, Postgresql, running_postgresql
 from wallet_appservice.ledger import engine
-from wallet_appservice.ledger.engine import LedgerUnavailable, Submission
+from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission
 from wallet_appservice.storage import ledger_store
 from wallet_appservice.storage.ledger_check import verify
 

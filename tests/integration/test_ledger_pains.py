@@ -33,7 +33,8 @@ from tests.ledger_samples import (
 )
 from tests.simulation.faults import Fault, FaultKind, FaultyDriver
 from wallet_appservice.ledger import engine
-from wallet_appservice.ledger.engine import Ledger, LedgerUnavailable, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission
 from wallet_appservice.ledger.values import (
     Account,
     AccountKind,

@@ -24,7 +24,8 @@ from tests.ledger_samples import (
     submit,
     transfer_id,
 )
-from wallet_appservice.ledger.engine import Ledger, LedgerUnavailable, Submission, SubmissionFailed
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission, SubmissionFailed
 from wallet_appservice.ledger.values import (
     AccountKind,
     TransferMode,

@@ -34,7 +34,8 @@ from tests.ledger_samples import (
     transfer_id,
 )
 from tests.simulation.state import INSERT_NOTE, State, notes, read_state
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import Transfer, TransferMode, TransferResult, posting_of
 from wallet_appservice.storage.ledger_check import verify
 from wallet_appservice.storage.ledger_store import SqlLedgerStore

@@ -13,8 +13,9 @@ from tests.postgres import Postgresql
 from tests.simulation.commands import Poison, Request
 from tests.simulation.faults import FaultyDriver, ProcessDied
 from tests.simulation.state import INSERT_NOTE
-from wallet_appservice.ledger.engine import Ledger, LedgerUnavailable, Submission, SubmissionFailed
+from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.rules import AccountResult
+from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission, SubmissionFailed
 from wallet_appservice.ledger.values import Transfer, TransferResult
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 

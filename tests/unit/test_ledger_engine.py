@@ -13,14 +13,14 @@ import pytest
 from appservices.vocabulary.ids import AccountId, TransferId
 from tests.ledger_samples import ALICE, BOB, PEOPLE, deposit, four_sums, payment, refusals, with_sums
 from wallet_appservice.ledger import engine
-from wallet_appservice.ledger.engine import (
-    Ledger,
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.store import CommitUnknown, StoreBusy, StoreRefused
+from wallet_appservice.ledger.submissions import (
     LedgerUnavailable,
     Submission,
     SubmissionFailed,
     SubmissionTooBig,
 )
-from wallet_appservice.ledger.store import CommitUnknown, StoreBusy, StoreRefused
 from wallet_appservice.ledger.values import (
     Account,
     AccountRefusal,

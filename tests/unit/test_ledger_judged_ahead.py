@@ -13,8 +13,9 @@ import pytest
 from tests.ledger_samples import ALICE, BOB, ISSUANCE, PEOPLE, deposit, payment, refusals, transfer_id
 from tests.unit.test_ledger_engine import POISON, Clock, MemoryStore, tea
 from wallet_appservice.ledger import engine
-from wallet_appservice.ledger.engine import Ledger, LedgerUnavailable, Submission, SubmissionFailed
+from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.store import CommitUnknown, StoreBusy
+from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission, SubmissionFailed
 from wallet_appservice.ledger.values import (
     StoredTransfer,
     TransferMode,
@@ -46,14 +47,14 @@ class Judged:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.counts: dict[str, int] = {}
-        judge = engine._judge
+        judge = engine.judge_submission
 
         def counting(view: View, waiting: Any, at_ms: int) -> None:
             for transfer in waiting.submission.transfers:
                 self.counts[transfer.id] = self.counts.get(transfer.id, 0) + 1
             judge(view, waiting, at_ms)
 
-        monkeypatch.setattr(engine, "_judge", counting)
+        monkeypatch.setattr(engine, "judge_submission", counting)
 
     def __getitem__(self, name: str) -> int:
         return self.counts.get(transfer_id(name), 0)

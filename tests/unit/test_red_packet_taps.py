@@ -28,7 +28,9 @@ async def test_two_hundred_taps_in_one_room_are_answered_in_seconds(tmp_path: Pa
         order = PacketOrder(id=new_id("p"), sender=ALICE, room_id=LUNCH, money=Money(20_000, EUR), count=200)
         packet = await wallet.people.red_packets.fill(order)
         assert isinstance(packet, RedPacket)
-        commands = RedPacketCommands(wallet.payments, wallet.people.red_packets)
+        commands = RedPacketCommands(
+            wallet.payments, wallet.people.red_packets, public_url="https://weft.example.org"
+        )
         router = ReactionRouter({SUBJECT: commands.reacted}, own_server=ServerName("a"))
         joined = dict.fromkeys(members[LUNCH])
         room = Room(LUNCH, Members(joined, frozenset(), is_closed=False), frozenset({WALLET}))

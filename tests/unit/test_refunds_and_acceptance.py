@@ -25,7 +25,7 @@ from tests.people_wallet import (
     new_id,
     people_wallet,
 )
-from wallet_appservice.ledger.engine import Submission
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import AccountKind, Transfer, TransferCode, account_for
 from wallet_appservice.payments.accounts import user_account
 from wallet_appservice.payments.pending import PendingItem, PendingKind

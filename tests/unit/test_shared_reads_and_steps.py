@@ -13,7 +13,7 @@ from sqlalchemy import select
 from appservices.chassis.shared_reads import KEYS_MAX, SharedReads
 from tests.merchant_world import merchant_world
 from tests.web_stack import SettableClock
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.merchants.order_steps import creating
 from wallet_appservice.payments.merchants.records import Order, OrderId
 from wallet_appservice.payments.merchants.remembered import REMEMBERED_SECONDS, Remembered

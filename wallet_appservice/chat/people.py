@@ -19,8 +19,8 @@ class PeopleChat:
 
     def __init__(self, people: People, *, subject_of: SubjectOf, upload: Upload, public_url: str) -> None:
         payments = people.payments
-        self._requests = RequestCommands(payments, people.requests)
-        self._red_packets = RedPacketCommands(payments, people.red_packets)
+        self._requests = RequestCommands(payments, people.requests, public_url=public_url)
+        self._red_packets = RedPacketCommands(payments, people.red_packets, public_url=public_url)
         self._refunds = RefundCommands(payments, people.refunds, subject_of=subject_of)
         self._receive = ReceiveCommands(payments, upload=upload, public_url=public_url)
         self._pending = PendingCommands(payments, people.pending, people.acceptance, people.settings)

@@ -12,10 +12,11 @@ from appservices.vocabulary.ids import TransferId, derived_id
 from appservices.vocabulary.languages import _, known
 from wallet_appservice.chat.reading import NotUnderstood, read_packet
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.receive import red_packet_link
 from wallet_appservice.payments.red_packet_openings import Opened
 from wallet_appservice.payments.red_packet_records import PacketOrder
 from wallet_appservice.payments.red_packets import Filled, RedPackets
-from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
 OPEN: Final = "🧧"
 
@@ -23,8 +24,10 @@ OPEN: Final = "🧧"
 class RedPacketCommands:
     """What the wallet does with red packets in rooms."""
 
-    def __init__(self, payments: Payments, red_packets: RedPackets) -> None:
+    def __init__(self, payments: Payments, red_packets: RedPackets, *, public_url: str) -> None:
+        """`public_url` is where people's browsers find Weft's pages."""
         self._red_packets = red_packets
+        self._public_url = public_url
         self._currencies = payments.currencies
         self._example = f"!redpacket 20 {payments.currencies.default.code} 5 happy new year"
 
@@ -64,7 +67,17 @@ class RedPacketCommands:
             if not filled.is_private:
                 return [call.stored.done, call.reply(filled.sentence)]
             elsewhere = _("Nothing was put in; I have told you why in our direct room.")
-            return [call.stored.done, *call.answer_privately(filled.sentence, elsewhere=elsewhere)]
+            sentence = filled.sentence
+            if filled.refusal is PaymentRefusal.CONFIRMATION_NEEDED:
+                sentence = _(
+                    "{amount} is more than you put into a red packet by chat without a second look "
+                    "({chat_max}). Put it in here, or leave it: {link}"
+                ).format(
+                    amount=self._currencies.format(order.money),
+                    chat_max=filled.words["chat_max"],
+                    link=red_packet_link(self._public_url, order, self._currencies),
+                )
+            return [call.stored.done, *call.answer_privately(sentence, elsewhere=elsewhere)]
 
         await self._red_packets.fill(order, tell=tell)
         return None

@@ -10,10 +10,12 @@ from appservices.chassis.database import Write
 from appservices.chassis.reactions import ReactionCall
 from appservices.vocabulary.ids import TransferId, UserId, derived_id, server_of
 from appservices.vocabulary.languages import _, known
+from appservices.vocabulary.money import Money
 from wallet_appservice.chat.reading import NotUnderstood, read_amount, read_people, read_user
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.receive import request_link
 from wallet_appservice.payments.records import Authority, PaymentRecord
-from wallet_appservice.payments.refusals import PaymentRefused
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.request_records import SPLIT_PEOPLE_MAX, RequestOrder, ShareState
 from wallet_appservice.payments.requests import Asked, Requests
 from wallet_appservice.payments.till import Outcome
@@ -26,8 +28,10 @@ NO: Final = "❌"
 class RequestCommands:
     """What the wallet does when somebody asks others for money."""
 
-    def __init__(self, payments: Payments, requests: Requests) -> None:
+    def __init__(self, payments: Payments, requests: Requests, *, public_url: str) -> None:
+        """`public_url` is where people's browsers find Weft's pages."""
         self._requests = requests
+        self._public_url = public_url
         self._currencies = payments.currencies
         self._own_server = server_of(payments.wallet_user)
         code = payments.currencies.default.code
@@ -117,8 +121,8 @@ class RequestCommands:
         share = request.share_of(call.sender)
         is_asked = share is not None and share.state is not ShareState.OWN
         if call.key == YES:
-            if is_asked:
-                await self._pay(call, id)
+            if is_asked and share is not None:
+                await self._pay(call, id, share.money)
                 return None
             return []
 
@@ -133,11 +137,21 @@ class RequestCommands:
             await self._requests.cancel(call.sender, id, tell=tell)
         return None
 
-    async def _pay(self, call: ReactionCall, id: TransferId) -> None:
+    async def _pay(self, call: ReactionCall, id: TransferId, money: Money) -> None:
         def tell(outcome: Outcome) -> Sequence[Write]:
             if isinstance(outcome, PaymentRecord):
                 return [call.stored.done]
-            return [call.stored.done, *_privately(call, outcome)]
+            if outcome.refusal is not PaymentRefusal.CONFIRMATION_NEEDED:
+                return [call.stored.done, *_privately(call, outcome)]
+            text = _(
+                "{amount} is more than you pay by chat without a second look ({chat_max}). Pay it here, or "
+                "leave it: {link}"
+            ).format(
+                amount=self._currencies.format(money),
+                chat_max=outcome.words["chat_max"],
+                link=request_link(self._public_url, id),
+            )
+            return [call.stored.done, *call.answer_privately(text, elsewhere="")]
 
         await self._requests.pay(UserId(call.sender), id, authority=Authority.CHAT, tell=tell)
 

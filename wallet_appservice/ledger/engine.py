@@ -27,11 +27,10 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
-from wallet_appservice.ledger.rules import AccountResult, content_refusal, judge, open_accounts
+from wallet_appservice.ledger.rules import AccountResult, content_refusal
 from wallet_appservice.ledger.store import (
     CommitUnknown,
     Effect,
@@ -40,12 +39,23 @@ from wallet_appservice.ledger.store import (
     StoreBusy,
     StoreRefused,
 )
+from wallet_appservice.ledger.submissions import (
+    Ahead,
+    Answer,
+    LedgerUnavailable,
+    Submission,
+    SubmissionFailed,
+    SubmissionTooBig,
+    Waiting,
+    is_known,
+    judge_submission,
+    wanted_by,
+)
 from wallet_appservice.ledger.values import (
     Account,
     NewAccount,
     StoredTransfer,
     Transfer,
-    TransferRefusal,
     TransferResult,
     expiry_of,
 )
@@ -81,97 +91,11 @@ PAGE_TRANSFERS_MAX: Final = 1_000
 logger = logging.getLogger(__name__)
 
 
-class LedgerUnavailable(Exception):
-    """The submission was not applied, or, with `outcome_unknown`, perhaps it was.
-
-    In both cases the same submission may be made again: ids that were applied are answered by their first
-    result.
-    """
-
-    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
-        super().__init__(message)
-        self.outcome_unknown = outcome_unknown
-
-
-class SubmissionFailed(Exception):
-    """The submission alone was at fault, such as by an effect that the database refuses; nothing of it was
-    applied."""
-
-
-class SubmissionTooBig(ValueError):
-    """A submission of more than SUBMISSION_ITEMS_MAX transfers and accounts; nothing of it was applied."""
-
-
-def no_effects(_results: tuple[TransferResult, ...]) -> tuple[()]:
-    """The effects of a submission that wants none."""
-    return ()
-
-
-class Submission(NamedTuple, Generic[Effect]):
-    """What one caller wants: accounts opened if missing, then transfers judged in order.
-
-    `effects` is a pure function from the results to writes for the same database transaction; it is called
-    whatever the results are, perhaps several times (a batch may be tried again), and the writes of the last
-    call count. For a result with `replayed` the effects were committed before, with the first answer.
-    `on_commit` is called once they are durable; it must return at once.
-    """
-
-    transfers: tuple[Transfer, ...] = ()
-    accounts: tuple[NewAccount, ...] = ()
-    effects: Callable[[tuple[TransferResult, ...]], Sequence[Effect]] = no_effects
-    on_commit: Callable[[], None] | None = None
-
-
-class _Answer(NamedTuple):
-    accounts: tuple[AccountResult, ...]
-    transfers: tuple[TransferResult, ...]
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[Effect]):
-    """A submission and the caller who waits for its answer."""
-
-    submission: Submission[Effect]
-    content_refusals: Sequence[TransferRefusal | None]
-    """Of each of its transfers, told before it waits: such a fault is its caller's alone."""
-    account_ids: Sequence[AccountId]
-    """Of the accounts that it opens, valid ids only."""
-    answer: asyncio.Future[_Answer]
-    # Set for the current attempt only, until its batch is durable.
-    judged: _Answer | None = None
-    fault: Exception | None = None
-    effects: Sequence[Effect] = ()
-
-    def resolve(self) -> None:
-        if self.fault is not None:
-            self.fail(self.fault)
-        elif self.judged is not None and not self.answer.done():
-            self.answer.set_result(self.judged)
-
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
 class _OpenBatch(NamedTuple, Generic[Effect]):
     """A database transaction with the ledger's lock, and what ends it."""
 
     stack: AsyncExitStack
     batch: LedgerBatch[Effect]
-
-
-@dataclass(slots=True)
-class _Ahead(Generic[Effect]):
-    """The beginning of a batch, judged before its turn."""
-
-    submissions: list[_Waiting[Effect]] = field(default_factory=list)
-    transfers_count: int = 0
-    at_ms: int | None = None
-    """The time of the whole batch, once one of it is judged."""
-    is_closed: bool = False
-    """Nobody comes in any more: their ids are being looked up."""
-    loaded: Loaded | None = None
-    """What was found of what they want, accounts that are known left out."""
 
 
 class Ledger(Generic[Effect]):
@@ -186,16 +110,16 @@ class Ledger(Generic[Effect]):
     def __init__(self, store: LedgerStore[Effect], *, clock: Callable[[], int]) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: deque[_Waiting[Effect]] = deque()
+        self._waiting: deque[Waiting[Effect]] = deque()
         """In the order of their arrival, behind those that are judged ahead."""
-        self._ahead: _Ahead[Effect] = _Ahead()
+        self._ahead: Ahead[Effect] = Ahead()
         self._view: View | None = None
         """The ledger after the last batch that was written or is being written; None when not known."""
         self._is_writing = False
         self._is_judging_ahead = False
         self._next: asyncio.Task[_OpenBatch[Effect]] | None = None
         """The transaction of the next batch, which waits for the ledger's lock while this one is written."""
-        self._durable: deque[_Waiting[Effect]] = deque()
+        self._durable: deque[Waiting[Effect]] = deque()
         """Those whose batch is durable and who are still to be answered."""
         self._arrival = asyncio.Event()
         self._place = asyncio.Event()
@@ -287,7 +211,7 @@ class Ledger(Generic[Effect]):
         bounded = max(1, min(limit, PAGE_TRANSFERS_MAX))
         return await self._store.transfers_of(account_id, limit=bounded, before=before)
 
-    def _prepared(self, submission: Submission[Effect]) -> _Waiting[Effect]:
+    def _prepared(self, submission: Submission[Effect]) -> Waiting[Effect]:
         """Tells faults that are the caller's alone before the submission waits."""
         if len(submission.transfers) + len(submission.accounts) > SUBMISSION_ITEMS_MAX:
             raise SubmissionTooBig(f"a submission has at most {SUBMISSION_ITEMS_MAX} transfers and accounts")
@@ -299,7 +223,7 @@ class Ledger(Generic[Effect]):
             if submission.accounts
             else ()
         )
-        return _Waiting(submission, contents, account_ids, self._loop.create_future())
+        return Waiting(submission, contents, account_ids, self._loop.create_future())
 
     async def _wait_for_place(self) -> None:
         while len(self._waiting) >= QUEUE_SUBMISSIONS_MAX:
@@ -309,7 +233,7 @@ class Ledger(Generic[Effect]):
             # There is place only because nobody takes from the queue any more.
             raise LedgerUnavailable("the ledger was stopped")
 
-    def _enqueue(self, waiting: _Waiting[Effect]) -> asyncio.Future[_Answer]:
+    def _enqueue(self, waiting: Waiting[Effect]) -> asyncio.Future[Answer]:
         self._waiting.append(waiting)
         self._arrival.set()
         self._continue_ahead()
@@ -322,10 +246,10 @@ class Ledger(Generic[Effect]):
             raise LedgerUnavailable(f"the database can't be read: {error}") from error
 
     async def _write_batches(self) -> None:
-        batch: list[_Waiting[Effect]] = []
+        batch: list[Waiting[Effect]] = []
         try:
             while batch := await self._next_batch():
-                ahead, self._ahead = self._ahead, _Ahead()
+                ahead, self._ahead = self._ahead, Ahead()
                 await self._apply(batch, ahead)
         finally:
             while self._durable:
@@ -341,7 +265,7 @@ class Ledger(Generic[Effect]):
                 self._waiting.popleft().fail(LedgerUnavailable("the ledger was stopped"))
             self._place.set()
 
-    async def _next_batch(self) -> list[_Waiting[Effect]]:
+    async def _next_batch(self) -> list[Waiting[Effect]]:
         """Those that were judged ahead, then those that wait; nobody when the ledger is to stop."""
         while not self._ahead.submissions and not self._waiting and self._accepts:
             # The lock is held for nobody.
@@ -382,11 +306,11 @@ class Ledger(Generic[Effect]):
             and ahead.transfers_count < BATCH_TRANSFERS_MAX
             and len(ahead.submissions) < BATCH_SUBMISSIONS_MAX
         ):
-            if not _is_known(view, self._waiting[0]):
+            if not is_known(view, self._waiting[0]):
                 break
             waiting = self._waiting.popleft()
             ahead.submissions.append(waiting)
-            _judge(view, waiting, ahead.at_ms)
+            judge_submission(view, waiting, ahead.at_ms)
             transfers_count = len(waiting.submission.transfers)
             ahead.transfers_count += transfers_count
             step_transfers += transfers_count or 1
@@ -400,12 +324,12 @@ class Ledger(Generic[Effect]):
         """Nothing is known of the ledger's end any more; what was judged ahead of its turn waits again."""
         self._view = None
         self._waiting.extendleft(reversed(self._ahead.submissions))
-        self._ahead = _Ahead()
+        self._ahead = Ahead()
 
     async def _apply(
         self,
-        batch: Sequence[_Waiting[Effect]],
-        ahead: _Ahead[Effect] | None = None,
+        batch: Sequence[Waiting[Effect]],
+        ahead: Ahead[Effect] | None = None,
         *,
         is_followed: bool = False,
     ) -> None:
@@ -438,7 +362,7 @@ class Ledger(Generic[Effect]):
             _fail_all(batch, "the ledger failed; ask again", outcome_unknown=True)
 
     async def _attempt_until_done(
-        self, batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect] | None, is_followed: bool
+        self, batch: Sequence[Waiting[Effect]], ahead: Ahead[Effect] | None, is_followed: bool
     ) -> None:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
@@ -466,11 +390,11 @@ class Ledger(Generic[Effect]):
             self._loop.call_soon(self._answer_some)
 
     async def _attempt(
-        self, batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect] | None, is_followed: bool
+        self, batch: Sequence[Waiting[Effect]], ahead: Ahead[Effect] | None, is_followed: bool
     ) -> None:
         try:
             async with self._transaction() as store_batch:
-                view = await self._judge_batch(store_batch, batch, ahead or _Ahead())
+                view = await self._judge_batch(store_batch, batch, ahead or Ahead())
                 effects = [effect for waiting in batch for effect in waiting.effects]
                 changes = view.changes()
                 view.begin_next(changes)
@@ -507,7 +431,7 @@ class Ledger(Generic[Effect]):
             if view is not None and ahead.submissions and not ahead.is_closed:
                 ahead.is_closed = True
                 ahead.loaded = await store_batch.load(
-                    _wanted(ahead.submissions).without_accounts(view.sums.keys())
+                    wanted_by(ahead.submissions).without_accounts(view.sums.keys())
                 )
             return _OpenBatch(stack.pop_all(), store_batch)
 
@@ -521,13 +445,13 @@ class Ledger(Generic[Effect]):
                 logger.warning("a transaction that nobody needs was not opened: %s", error)
 
     async def _judge_batch(
-        self, store_batch: LedgerBatch[Effect], batch: Sequence[_Waiting[Effect]], ahead: _Ahead[Effect]
+        self, store_batch: LedgerBatch[Effect], batch: Sequence[Waiting[Effect]], ahead: Ahead[Effect]
     ) -> View:
         """Judges a batch under the ledger's lock; what was judged ahead only if it is not as guessed."""
         view, judged_count, at_ms = self._view, len(ahead.submissions), ahead.at_ms
         if view is not None and len(view.sums) > ACCOUNTS_KEPT_MAX:
             view = None
-        wanted = _wanted(batch)
+        wanted = wanted_by(batch)
         if view is None:
             loaded = await store_batch.load(wanted)
         else:
@@ -546,66 +470,8 @@ class Ledger(Generic[Effect]):
         if at_ms is None or judged_count == 0:
             at_ms = self._clock()
         for waiting in batch[judged_count:]:
-            _judge(view, waiting, at_ms)
+            judge_submission(view, waiting, at_ms)
         return view
-
-
-def _judge(view: View, waiting: _Waiting[Effect], at_ms: int) -> None:
-    """Judges one submission; when its effects raise, it alone is at fault and leaves nothing behind."""
-    submission = waiting.submission
-    waiting.judged, waiting.fault, waiting.effects = None, None, ()
-    mark = view.mark()
-    try:
-        accounts: tuple[AccountResult, ...] = ()
-        refused: Sequence[AccountId] = ()
-        if submission.accounts:
-            accounts = open_accounts(view, submission.accounts)
-            refused = [result.account.id for result in accounts if result.refusal is not None]
-        transfers = judge(
-            view,
-            submission.transfers,
-            at_ms=at_ms,
-            accounts_refused=refused,
-            content_refusals=waiting.content_refusals,
-        )
-        waiting.effects = tuple(submission.effects(transfers))
-        waiting.judged = _Answer(accounts, transfers)
-    except Exception as error:
-        view.roll_back(mark)
-        waiting.fault = error
-
-
-def _is_known(view: View, waiting: _Waiting[Effect]) -> bool:
-    """Whether the view has all that the submission speaks of, except answers to its ids."""
-    known = view.sums
-    for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
-        if refusal is None and (
-            transfer.pending_id is not None
-            or transfer.debit_account_id not in known
-            or transfer.credit_account_id not in known
-        ):
-            return False
-    return not waiting.account_ids or all(account_id in known for account_id in waiting.account_ids)
-
-
-def _wanted(batch: Sequence[_Waiting[Effect]]) -> Wanted:
-    """The ids that a batch speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
-    account_ids: set[AccountId] = set()
-    transfer_ids: set[TransferId] = set()
-    pending_ids: set[TransferId] = set()
-    for waiting in batch:
-        account_ids.update(waiting.account_ids)
-        for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
-            if refusal is None:
-                transfer_ids.add(transfer.id)
-                account_ids.add(transfer.debit_account_id)
-                account_ids.add(transfer.credit_account_id)
-                if transfer.pending_id is not None:
-                    pending_ids.add(transfer.pending_id)
-            elif is_ledger_id(transfer.id):
-                # Nothing of it matters but whether its id was answered before.
-                transfer_ids.add(transfer.id)
-    return Wanted(account_ids, transfer_ids, pending_ids)
 
 
 def _has_answers(loaded: Loaded, wanted: Wanted) -> bool:
@@ -627,7 +493,7 @@ def _expiry_submission(
     return Submission(transfers=(expiry_of(pending),), effects=effects_if_released)
 
 
-def _fail_all(batch: Sequence[_Waiting[Effect]], message: str, *, outcome_unknown: bool = False) -> None:
+def _fail_all(batch: Sequence[Waiting[Effect]], message: str, *, outcome_unknown: bool = False) -> None:
     for waiting in batch:
         waiting.fail(LedgerUnavailable(message, outcome_unknown=outcome_unknown))
 

@@ -25,7 +25,7 @@ from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId
 from appservices.vocabulary.languages import _, isolated, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.limits import Gate, Spending
 from wallet_appservice.payments.pins import told_privately
 from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord

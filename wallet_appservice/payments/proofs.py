@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from appservices.chassis.database import Database, UnitOfWork
 from appservices.vocabulary.ids import UserId, derived_id
 from wallet_appservice.payments.passkeys import Passkeys, has_passkey
 from wallet_appservice.payments.pins import Pins, pin_is_set
-from wallet_appservice.payments.records import PaymentOrder, clean_memo
+from wallet_appservice.payments.records import Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
 SECURITY: Final = "security"
@@ -51,6 +51,14 @@ class Proofs:
         if proof.pin:
             return await self.pins.check(user, proof.pin)
         return PaymentRefused.because(PaymentRefusal.CONFIRMATION_NEEDED, chat_max="")
+
+    async def proven(self, order: PaymentOrder, proof: Proof) -> PaymentOrder | PaymentRefused:
+        """The order with the authority that the proof gives it; as it is when none was given."""
+        if not proof.is_given:
+            return order
+        return await self.check(order.payer, proof, purpose_of(order)) or replace(
+            order, authority=Authority.CONFIRMED
+        )
 
 
 async def has_proof(work: UnitOfWork, user: UserId) -> bool:

@@ -1,4 +1,4 @@
-"""Being paid: the link that opens a payment to somebody, and what to type instead."""
+"""Links that open a payment, a request or a red packet, and what to type instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
-from appservices.vocabulary.ids import UserId
+from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.money import Currencies, Money, decimal_text
+from wallet_appservice.payments.red_packet_records import PacketOrder
 
 RECEIVE_MEMO_LENGTH_MAX: Final = 100
 """A QR code holds some two thousand characters, and one of a memo takes up to twelve of them."""
@@ -44,3 +45,22 @@ def payment_link(
     asked = {"payee": payee, "amount": amount, "currency": currency if amount else "", "memo": memo}
     query = urlencode({name: value for name, value in asked.items() if value})
     return f"{public_url.rstrip('/')}/wallet/send?{query}"
+
+
+def request_link(public_url: str, id: TransferId) -> str:
+    """Shows whoever is asked what they are asked for, and pays or declines it."""
+    return f"{public_url.rstrip('/')}/wallet/requests/{id}"
+
+
+def red_packet_link(public_url: str, order: PacketOrder, currencies: Currencies) -> str:
+    """Opens the form that makes a red packet, filled in."""
+    asked = {
+        "room": order.room_id,
+        "amount": decimal_text(order.money, currencies[order.money.currency]),
+        "currency": order.money.currency,
+        "count": str(order.count),
+        "words": order.words,
+        "equal": "1" if order.is_equal else "",
+    }
+    query = urlencode({name: value for name, value in asked.items() if value})
+    return f"{public_url.rstrip('/')}/wallet/red-packet?{query}"

@@ -11,7 +11,7 @@ from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, deri
 from appservices.vocabulary.languages import language
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
-from wallet_appservice.payments.records import Authority, clean_memo
+from wallet_appservice.payments.records import Authority, PaymentOrder, clean_memo
 
 PACKET_SECONDS: Final = 24 * 3600
 """How long a red packet can be opened; what is left then goes back."""
@@ -54,6 +54,19 @@ class PacketOrder:
     in_reply_to: EventId | None = None
     authority: Authority = Authority.CHAT
     """How the sender is known; no part of what makes the packet itself."""
+
+    def as_payment(self, wallet_user: UserId) -> PaymentOrder:
+        """What the sender proves that they want: that the wallet takes so much for the room."""
+        return PaymentOrder(
+            id=self.id,
+            payer=self.sender,
+            payee=wallet_user,
+            money=self.money,
+            memo=self.words,
+            room_id=self.room_id,
+            authority=self.authority,
+            subject=f"{SUBJECT}:{self.id}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.languages import language
 from appservices.vocabulary.money import Money
-from wallet_appservice.payments.records import Authority, clean_memo
+from wallet_appservice.payments.records import Authority, PaymentOrder, clean_memo
 
 REQUEST_SECONDS: Final = 7 * 24 * 3600
 """How long a request waits to be paid."""
@@ -95,6 +95,18 @@ class Request:
 
     def share_of(self, user: UserId) -> RequestShare | None:
         return next((share for share in self.shares if share.asked == user), None)
+
+    def as_payment(self, share: RequestShare) -> PaymentOrder:
+        """What somebody proves that they want, when they pay their share."""
+        return PaymentOrder(
+            id=self.id,
+            payer=share.asked,
+            payee=self.requester,
+            money=share.money,
+            memo=self.memo,
+            authority=Authority.SESSION,
+            subject=self.subject,
+        )
 
     def payment_id(self, share: RequestShare) -> TransferId:
         """Of the share's present attempt; the next one is another payment to the ledger."""

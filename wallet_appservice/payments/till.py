@@ -20,7 +20,8 @@ from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import AccountId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from appservices.vocabulary.signing import SigningKey
-from wallet_appservice.ledger.engine import Ledger, Submission, SubmissionFailed
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission, SubmissionFailed
 from wallet_appservice.ledger.values import (
     Transfer,
     TransferCode,

@@ -20,7 +20,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.exc import IntegrityError
 
 from appservices.chassis.database import Database, Write
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.storage.database_errors import is_passing
 from wallet_appservice.storage.ledger_bulk import bulk_of
 

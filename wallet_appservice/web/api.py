@@ -6,7 +6,6 @@ harmless. Every refusal has Matrix's form.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
@@ -18,9 +17,9 @@ from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.actions import HISTORY_MAX, Payments
-from wallet_appservice.payments.proofs import Proofs, purpose_of
+from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.records import Authority, PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.web.api_values import (
@@ -158,14 +157,11 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
             room_id=None if body.room_id is None else RoomId(body.room_id),
             authority=Authority.SESSION,
         )
-        proof = body.proof()
-        if proof.is_given:
-            wrong = await proofs.check(user, proof, purpose_of(order))
-            if wrong is not None:
-                raise _refused(wrong)
-            order = replace(order, authority=Authority.CONFIRMED)
+        proven = await proofs.proven(order, body.proof())
+        if isinstance(proven, PaymentRefused):
+            raise _refused(proven)
         try:
-            outcome = await payments.pay(order)
+            outcome = await payments.pay(proven)
         except LedgerUnavailable as error:
             raise unavailable() from error
         if isinstance(outcome, PaymentRefused):

@@ -13,13 +13,13 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import AmountUnreadable, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.people import People
 from wallet_appservice.payments.protection import Protection
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
+from wallet_appservice.payments.records import MEMO_LENGTH_MAX, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.request_records import Request as MoneyRequest
-from wallet_appservice.payments.request_records import RequestOrder, RequestShare, ShareState
+from wallet_appservice.payments.request_records import RequestOrder, ShareState
 from wallet_appservice.web.owned_merchants import text_of
 from wallet_appservice.web.payment_form import payee_of
 from wallet_appservice.web.proof_fields import Asked, PaymentReview, page_status
@@ -172,7 +172,7 @@ class AskingPage:
         may_pay = share is not None and share.state is ShareState.OPEN
         asked = Asked()
         if share is not None and may_pay:
-            order = _as_payment(found, share)
+            order = found.as_payment(share)
             refused = await self._shell.payments.check(order)
             needs_proof = refused is not None and refused.refusal is PaymentRefusal.CONFIRMATION_NEEDED
             asked = await self._proving.asked(
@@ -203,7 +203,7 @@ class AskingPage:
         if found is None or share is None:
             return await self._show(request, signed_in)
         try:
-            proven = await self._proving.proven(_as_payment(found, share), fields)
+            proven = await self._proving.proven(found.as_payment(share), fields)
             if isinstance(proven, PaymentRefused):
                 return await self._refused(request, signed_in, proven)
             outcome = await self._requests.pay(signed_in.user_id, found.id, authority=proven.authority)
@@ -247,16 +247,3 @@ class AskingPage:
             return currencies.parse(f"{amount} {currency}" if currency in currencies else amount)
         except AmountUnreadable as error:
             return str(error)
-
-
-def _as_payment(request: MoneyRequest, share: RequestShare) -> PaymentOrder:
-    """What somebody proves that they want, when they pay their share."""
-    return PaymentOrder(
-        id=request.id,
-        payer=share.asked,
-        payee=request.requester,
-        money=share.money,
-        memo=request.memo,
-        authority=Authority.SESSION,
-        subject=request.subject,
-    )

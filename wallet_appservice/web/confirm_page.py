@@ -11,7 +11,7 @@ from appservices.chassis.pages import see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import TransferId, is_ledger_id
 from appservices.vocabulary.languages import _, known
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.confirmations import Confirmation, ConfirmationState
 from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import PaymentRecord

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import TransferId
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.endpoints import LISTED_MAX as DELIVERIES_MAX
 from wallet_appservice.payments.merchants.orders import LISTED_MAX as ORDERS_MAX

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from appservices.chassis.web_errors import ApiError, ErrorBody
 from appservices.vocabulary.money import CurrencyCode, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.merchants.addresses import URL_LENGTH_MAX
 from wallet_appservice.payments.merchants.orders import (
     EXPIRY_SECONDS_DEFAULT,

@@ -12,7 +12,7 @@ from appservices.chassis.pages import see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import Currency, Money, decimal_text
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.code_pictures import qr_inline
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import (

@@ -14,7 +14,7 @@ from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.books.periods import Period
 from wallet_appservice.books.takings import takings_of
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import NAME_LENGTH_MAX, Merchant, Order
 from wallet_appservice.payments.merchants.refusals import MerchantRefused

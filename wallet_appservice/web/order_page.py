@@ -14,7 +14,7 @@ from appservices.chassis.pages import by_htmx, see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id
 from appservices.vocabulary.languages import _
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderState, OrderWay
 from wallet_appservice.payments.merchants.refusals import MERCHANT_REFUSALS, MerchantRefusal, MerchantRefused

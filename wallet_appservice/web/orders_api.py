@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiRoute
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.code_pictures import code128_svg, qr_png, qr_svg
 from wallet_appservice.payments.merchants.desk import MerchantDesk
 from wallet_appservice.payments.merchants.records import Merchant, Order, OrderId, OrderWay

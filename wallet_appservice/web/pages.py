@@ -64,7 +64,7 @@ def wallet_pages(
         SpendingPage(shell, protection.budgets),
         MorePage(shell),
         AskingPage(shell, people, protection),
-        RedPacketPage(shell, people),
+        RedPacketPage(shell, people, protection),
         pending,
         SettingsPage(shell, people),
         SecurityPage(shell, protection),

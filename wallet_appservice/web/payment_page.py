@@ -14,7 +14,7 @@ from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import AmountUnreadable, Money, decimal_text
 from appservices.vocabulary.signing import SignatureInvalid, verify_json
 from wallet_appservice.books.spending import Category, Spending, guessed_category
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.records import PaymentKind, PaymentRecord, PaymentState, clean_memo
 from wallet_appservice.payments.refunds import RefundOrder, Refunds
 from wallet_appservice.payments.refusals import PaymentRefused

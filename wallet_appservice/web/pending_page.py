@@ -12,7 +12,7 @@ from appservices.chassis.pages import see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.languages import _, counted
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.pending import PendingItem, PendingKind
 from wallet_appservice.payments.people import People
 from wallet_appservice.payments.refusals import PaymentRefused

@@ -4,6 +4,7 @@ acceptance, being paid, and what is pending. See docs/protocol/people-api.md."""
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
@@ -13,10 +14,11 @@ from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.code_pictures import qr_svg
 from wallet_appservice.payments.pending import PENDING_MAX
 from wallet_appservice.payments.people import People
+from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.receive import RECEIVE_MEMO_LENGTH_MAX, way_to_pay
 from wallet_appservice.payments.records import Authority
 from wallet_appservice.payments.red_packet_openings import Found
@@ -49,22 +51,23 @@ from wallet_appservice.web.people_bodies import (
     pending_body,
     request_body,
 )
+from wallet_appservice.web.security_api import ProofBody
 
 PENDING_DEFAULT: Final = 50
 _Answer = TypeVar("_Answer")
 
 
-def people_api(people: People, guard: SessionGuard, public_url: str) -> APIRouter:
+def people_api(people: People, guard: SessionGuard, proofs: Proofs, public_url: str) -> APIRouter:
     """The routes, to be included in the wallet's API. `public_url` is where people reach Weft's pages."""
     router = APIRouter(route_class=ApiRoute)
-    _add_requests(router, people, guard)
-    _add_red_packets(router, people, guard)
+    _add_requests(router, people, guard, proofs)
+    _add_red_packets(router, people, guard, proofs)
     _add_endings(router, people, guard)
     _add_views(router, people, guard, public_url)
     return router
 
 
-def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> None:
+def _add_requests(router: APIRouter, people: People, guard: SessionGuard, proofs: Proofs) -> None:
     requests = people.requests
 
     @router.post(
@@ -123,10 +126,17 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
         tags=["requests"],
         responses=errors(400, 401, 402, 403, 404, 409, 503),
     )
-    async def pay(request: Request, id: Annotated[LedgerId, Path()]) -> PaymentBody:
+    async def pay(
+        request: Request, id: Annotated[LedgerId, Path()], body: ProofBody | None = None
+    ) -> PaymentBody:
         user = (await guard.require_api(request)).user_id
-        paid = await _answered(requests.pay(user, TransferId(id), authority=Authority.SESSION))
-        return payment_body(paid)
+        found = await requests.request(user, TransferId(id))
+        share = found.share_of(user) if found is not None else None
+        authority = Authority.SESSION
+        if found is not None and share is not None and body is not None:
+            proven = await _answered(proofs.proven(found.as_payment(share), body.proof()))
+            authority = proven.authority
+        return payment_body(await _answered(requests.pay(user, TransferId(id), authority=authority)))
 
     @router.post(
         "/v1/requests/{id}/decline",
@@ -149,7 +159,7 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard) -> Non
         return request_body(await _answered(requests.cancel(user, TransferId(id))))
 
 
-def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard) -> None:
+def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard, proofs: Proofs) -> None:
     packets = people.red_packets
 
     async def shown(user: UserId, id: TransferId) -> RedPacketBody:
@@ -176,7 +186,8 @@ def _add_red_packets(router: APIRouter, people: People, guard: SessionGuard) -> 
             words=body.words,
             authority=Authority.SESSION,
         )
-        await _answered(packets.fill(order))
+        proven = await _answered(proofs.proven(order.as_payment(people.payments.wallet_user), body.proof()))
+        await _answered(packets.fill(replace(order, authority=proven.authority)))
         return await shown(user, order.id)
 
     @router.get(

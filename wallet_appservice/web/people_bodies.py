@@ -11,6 +11,7 @@ from wallet_appservice.payments.pending import PendingItem
 from wallet_appservice.payments.red_packet_records import PACKET_COUNT_MAX, FoundShare, RedPacket, luckiest
 from wallet_appservice.payments.request_records import SPLIT_PEOPLE_MAX, Request
 from wallet_appservice.web.api_values import AmountText, CurrencyText, LedgerId, MemoText, RoomText, UserText
+from wallet_appservice.web.security_api import ProofBody
 
 
 class NewRequestBody(BaseModel):
@@ -63,10 +64,8 @@ class RequestBody(BaseModel):
     shares: list[ShareBody]
 
 
-class NewRedPacketBody(BaseModel):
+class NewRedPacketBody(ProofBody):
     """A red packet that you put into a room."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: LedgerId
     room_id: Annotated[str, Field(max_length=255, pattern=r"^![^\s\x00-\x1f]+$")]

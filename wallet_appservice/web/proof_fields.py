@@ -15,8 +15,8 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.chassis.web_sessions import SignInWay
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.passkeys import ANSWER_LENGTH_MAX
-from wallet_appservice.payments.proofs import NO_PROOF, Proof, Proofs, purpose_of
-from wallet_appservice.payments.records import Authority, PaymentOrder
+from wallet_appservice.payments.proofs import NO_PROOF, Proof, Proofs
+from wallet_appservice.payments.records import PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.security import Requester
 
@@ -46,6 +46,9 @@ class Asked:
     problem: str = ""
 
 
+NOTHING_ASKED: Final = Asked()
+
+
 class PaymentReview:
     """What must be shown and proved before a payment by page."""
 
@@ -64,11 +67,7 @@ class PaymentReview:
 
     async def proven(self, order: PaymentOrder, fields: Mapping[str, Any]) -> PaymentOrder | PaymentRefused:
         """The order with the authority that the form proves."""
-        proof = proof_in(fields)
-        if not proof.is_given:
-            return order
-        refused = await self._proofs.check(order.payer, proof, purpose_of(order))
-        return refused or replace(order, authority=Authority.CONFIRMED)
+        return await self._proofs.proven(order, proof_in(fields))
 
 
 async def kinds_of_proof(proofs: Proofs, order: PaymentOrder) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,21 +13,32 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.ids import RoomId, TransferId
 from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import AmountUnreadable, Money, decimal_text
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.people import People
-from wallet_appservice.payments.records import MEMO_LENGTH_MAX, clean_memo
+from wallet_appservice.payments.proofs import Proof
+from wallet_appservice.payments.protection import Protection
+from wallet_appservice.payments.records import MEMO_LENGTH_MAX, Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.red_packet_records import PACKET_COUNT_MAX, PacketOrder, luckiest
+from wallet_appservice.payments.red_packets import Filled
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.web.owned_merchants import text_of
-from wallet_appservice.web.proof_fields import page_status
+from wallet_appservice.web.proof_fields import (
+    NOTHING_ASKED,
+    PROOF_REFUSALS,
+    Asked,
+    kinds_of_proof,
+    page_status,
+    proof_in,
+)
 from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
 
 ROOM_LENGTH_MAX = 255
 
 
 class RedPacketPage:
-    def __init__(self, shell: WalletShell, people: People) -> None:
+    def __init__(self, shell: WalletShell, people: People, protection: Protection) -> None:
         self._shell = shell
+        self._proofs = protection.proofs
         self._packets = people.red_packets
 
     def add_to(self, router: APIRouter) -> None:
@@ -63,17 +75,40 @@ class RedPacketPage:
             count=int(count),
             is_equal=bool(text_of(fields, "equal")),
             words=clean_memo(text_of(fields, "words")),
+            authority=Authority.SESSION,
         )
+        proof = proof_in(fields)
         try:
-            filled = await self._packets.fill(order)
+            filled = await self._proven_and_filled(order, proof)
         except LedgerUnavailable:
             sentence = _("The wallet can't answer now; try again in a moment.")
             return await self._form(request, signed_in, fields, problems={"": sentence}, status=409)
-        if isinstance(filled, PaymentRefused):
+        if not isinstance(filled, PaymentRefused):
+            return see_other(f"{PATH}/red-packets/{filled.id}")
+        if filled.refusal not in PROOF_REFUSALS:
             return await self._form(
                 request, signed_in, fields, problems={"": filled.sentence}, status=page_status(filled)
             )
-        return see_other(f"{PATH}/red-packets/{filled.id}")
+        # Nothing was spent but the proof: the same form again, with the same id.
+        kinds = await kinds_of_proof(self._proofs, self._as_payment(order))
+        problem = filled.sentence if proof.is_given else ""
+        return await self._form(
+            request,
+            signed_in,
+            fields,
+            id=order.id,
+            asked=replace(kinds, needs_proof=True, problem=problem),
+            status=page_status(filled) if proof.is_given else 200,
+        )
+
+    async def _proven_and_filled(self, order: PacketOrder, proof: Proof) -> Filled:
+        proven = await self._proofs.proven(self._as_payment(order), proof)
+        if isinstance(proven, PaymentRefused):
+            return proven
+        return await self._packets.fill(replace(order, authority=proven.authority))
+
+    def _as_payment(self, order: PacketOrder) -> PaymentOrder:
+        return order.as_payment(self._shell.payments.wallet_user)
 
     async def _form(
         self,
@@ -82,6 +117,8 @@ class RedPacketPage:
         given: Mapping[str, Any],
         *,
         command: str = "",
+        id: str = "",
+        asked: Asked = NOTHING_ASKED,
         problems: Mapping[str, str] | None = None,
         status: int = 200,
     ) -> Response:
@@ -93,7 +130,8 @@ class RedPacketPage:
             status=status,
             announcement=" ".join((problems or {}).values()),
             problems=problems or {},
-            id=self._shell.new_id(),
+            id=id or self._shell.new_id(),
+            asked=asked,
             room=text_of(given, "room"),
             amount=text_of(given, "amount"),
             currency=text_of(given, "currency"),

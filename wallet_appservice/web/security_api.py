@@ -14,7 +14,7 @@ from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.chassis.web_errors import ApiError, ApiRoute
 from appservices.vocabulary.ids import RoomId, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.confirmations import ConfirmationState
 from wallet_appservice.payments.limit_rules import LimitKind, own_limit
 from wallet_appservice.payments.passkeys import PasskeysUnsupported

@@ -8,7 +8,7 @@ from starlette.datastructures import FormData
 from appservices.chassis.pages import by_htmx, see_other
 from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
-from wallet_appservice.ledger.engine import LedgerUnavailable
+from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused

@@ -18,7 +18,7 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.money import Money
-from wallet_appservice.ledger.engine import SubmissionFailed
+from wallet_appservice.ledger.submissions import SubmissionFailed
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.merchants.events import order_writes
 from wallet_appservice.payments.merchants.merchants import Merchants
