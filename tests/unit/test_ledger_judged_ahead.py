@@ -15,7 +15,12 @@ from tests.unit.test_ledger_engine import POISON, Clock, MemoryStore, tea
 from wallet_appservice.ledger import engine
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.store import CommitUnknown, StoreBusy
-from wallet_appservice.ledger.submissions import LedgerUnavailable, Submission, SubmissionFailed
+from wallet_appservice.ledger.submissions import (
+    LedgerUnavailable,
+    Submission,
+    SubmissionFailed,
+    judge_submission,
+)
 from wallet_appservice.ledger.values import (
     StoredTransfer,
     TransferMode,
@@ -47,7 +52,7 @@ class Judged:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.counts: dict[str, int] = {}
-        judge = engine.judge_submission
+        judge = judge_submission
 
         def counting(view: View, waiting: Any, at_ms: int) -> None:
             for transfer in waiting.submission.transfers:

@@ -59,7 +59,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     expiry_of,
 )
-from wallet_appservice.ledger.view import NOTHING, Loaded, View, Wanted
+from wallet_appservice.ledger.view import NOTHING, Loaded, View
 
 BATCH_TRANSFERS_MAX: Final = 5_000
 """A batch stops taking submissions once it holds this many transfers."""
@@ -72,7 +72,7 @@ SPLIT_SUBMISSIONS_MIN: Final = 64
 """From so many on, half of those who wait come into a batch while nothing is being written: callers who ask
 again when they are answered would else all be in the database, or all out of it, and one of two processors
 would always be idle."""
-AHEAD_STEP_TRANSFERS: Final = 16
+AHEAD_STEP_TRANSFERS: Final = 32
 """Judged ahead before the database is listened to again."""
 ANSWERS_STEP: Final = 8
 """Callers who are answered before the database is listened to again; mostly they have more to do then."""
@@ -430,9 +430,7 @@ class Ledger(Generic[Effect]):
             view, ahead = self._view, self._ahead
             if view is not None and ahead.submissions and not ahead.is_closed:
                 ahead.is_closed = True
-                ahead.loaded = await store_batch.load(
-                    wanted_by(ahead.submissions).without_accounts(view.sums.keys())
-                )
+                ahead.loaded = await store_batch.load(wanted_by(ahead.submissions, known=view.sums.keys()))
             return _OpenBatch(stack.pop_all(), store_batch)
 
     async def _close_next(self) -> None:
@@ -451,19 +449,15 @@ class Ledger(Generic[Effect]):
         view, judged_count, at_ms = self._view, len(ahead.submissions), ahead.at_ms
         if view is not None and len(view.sums) > ACCOUNTS_KEPT_MAX:
             view = None
-        wanted = wanted_by(batch)
-        if view is None:
-            loaded = await store_batch.load(wanted)
-        else:
-            loaded = ahead.loaded or await store_batch.load(wanted.without_accounts(view.sums.keys()))
-        if view is not None and loaded.position != view.begin_position:
-            # Another process came between.
-            loaded = await store_batch.load(wanted)
-            view = None
-        if view is None:
+        loaded = None
+        if view is not None:
+            loaded = ahead.loaded or await store_batch.load(wanted_by(batch, known=view.sums.keys()))
+        if view is None or loaded is None or loaded.position != view.begin_position:
+            # Nothing is known, or another process came between.
+            loaded = await store_batch.load(wanted_by(batch))
             view, judged_count = View(loaded), 0
         else:
-            if judged_count and _has_answers(loaded, wanted):
+            if judged_count and _has_answers(loaded, batch):
                 view.roll_back(NOTHING)
                 judged_count = 0
             view.learn(loaded)
@@ -474,11 +468,12 @@ class Ledger(Generic[Effect]):
         return view
 
 
-def _has_answers(loaded: Loaded, wanted: Wanted) -> bool:
+def _has_answers(loaded: Loaded, batch: Sequence[Waiting[Effect]]) -> bool:
     """Whether an id was answered before; what else was loaded are pending transfers that are to end."""
-    return bool(loaded.refusals) or any(
-        stored.transfer.id in wanted.transfer_ids for stored in loaded.transfers
-    )
+    if loaded.refusals or not loaded.transfers:
+        return bool(loaded.refusals)
+    ids = wanted_by(batch).transfer_ids
+    return any(stored.transfer.id in ids for stored in loaded.transfers)
 
 
 def _expiry_submission(

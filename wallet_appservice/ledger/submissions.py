@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple
 
@@ -138,18 +138,24 @@ def is_known(view: View, waiting: Waiting[Effect]) -> bool:
     return not waiting.account_ids or all(account_id in known for account_id in waiting.account_ids)
 
 
-def wanted_by(batch: Sequence[Waiting[Effect]]) -> Wanted:
-    """The ids that a batch speaks of. A malformed one is looked up nowhere, and the rules refuse it."""
+def wanted_by(batch: Sequence[Waiting[Effect]], *, known: Container[AccountId] = ()) -> Wanted:
+    """The ids that a batch speaks of, but not accounts that are known.
+
+    A malformed one is looked up nowhere, and the rules refuse it.
+    """
     account_ids: set[AccountId] = set()
     transfer_ids: set[TransferId] = set()
     pending_ids: set[TransferId] = set()
     for waiting in batch:
-        account_ids.update(waiting.account_ids)
+        if waiting.account_ids:
+            account_ids.update(id for id in waiting.account_ids if id not in known)
         for transfer, refusal in zip(waiting.submission.transfers, waiting.content_refusals, strict=True):
             if refusal is None:
                 transfer_ids.add(transfer.id)
-                account_ids.add(transfer.debit_account_id)
-                account_ids.add(transfer.credit_account_id)
+                if transfer.debit_account_id not in known:
+                    account_ids.add(transfer.debit_account_id)
+                if transfer.credit_account_id not in known:
+                    account_ids.add(transfer.credit_account_id)
                 if transfer.pending_id is not None:
                     pending_ids.add(transfer.pending_id)
             elif is_ledger_id(transfer.id):

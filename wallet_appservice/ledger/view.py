@@ -47,10 +47,6 @@ class Wanted(NamedTuple):
     pending_ids: AbstractSet[TransferId]
     """Of the transfers that its transfers are to end."""
 
-    def without_accounts(self, known: AbstractSet[AccountId]) -> Wanted:
-        # Not `-`: for that Python looks at all that is known.
-        return self._replace(account_ids={id for id in self.account_ids if id not in known})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
