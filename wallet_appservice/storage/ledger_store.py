@@ -223,8 +223,8 @@ class _SqlBatch:
         if changes.opened:
             await bulk.insert(ledger_accounts, [_account_values(account) for account in changes.opened])
         if transfers or changes.opened:
-            # One statement that keeps the database busy while the rest is made ready. It is not behind the rows:
-            # these take several ways to the server, on which it would wait for whoever is judged meanwhile.
+            # One statement that keeps the database busy while the rest is made ready. It comes before the
+            # transfers: they take several ways to the server, and would wait for those judged meanwhile.
             changed_count = await bulk.end_batch(
                 changes.changed, position=changes.position, chain_row=next_row(self._chain_end, changes)
             )
