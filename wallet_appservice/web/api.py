@@ -39,6 +39,8 @@ from wallet_appservice.web.security_api import ProofBody
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
 POSITION_MAX: Final = 2**63 - 1
+ELSEWHERE_SECONDS_MAX: Final = 10.0
+"""How long a call waits for another homeserver's wallet; after that the payment is answered as pending."""
 
 
 class KeysBody(BaseModel):
@@ -161,7 +163,7 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
         if isinstance(proven, PaymentRefused):
             raise _refused(proven)
         try:
-            outcome = await payments.pay(proven)
+            outcome = await payments.answered(await payments.pay(proven), seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable as error:
             raise unavailable() from error
         if isinstance(outcome, PaymentRefused):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -137,11 +137,17 @@ class PaymentPage:
     def _is_verified(self, record: PaymentRecord) -> bool:
         payments = self._shell.payments
         try:
-            verify_json(dict(record.receipt), signer=payments.wallet_user, keys=payments.keys())
+            verify_json(_receipt_of(record), signer=payments.wallet_user, keys=payments.keys())
         except SignatureInvalid:
             return False
         return True
 
 
+def _receipt_of(record: PaymentRecord) -> dict[str, Any]:
+    """What goes to another server is paid once that server's wallet has answered: that receipt proves it."""
+    is_answered = record.crosses_servers and record.end_receipt is not None
+    return dict((record.end_receipt if is_answered else None) or record.receipt)
+
+
 def _text(record: PaymentRecord) -> str:
-    return json.dumps(record.receipt, indent=2, ensure_ascii=False, sort_keys=True)
+    return json.dumps(_receipt_of(record), indent=2, ensure_ascii=False, sort_keys=True)
