@@ -21,6 +21,7 @@ from appservices.vocabulary.ids import ServerName, TransferId, is_ledger_id, is_
 from appservices.vocabulary.money import AmountUnreadable, CurrencyCode, Money, format_minor
 from scripts.weft_cli.data_folder import DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
+from scripts.weft_cli.wallet_security import operator_name
 
 if TYPE_CHECKING:
     from wallet_appservice.clearing.peers import Peers
@@ -49,7 +50,7 @@ def add(server: ServerArgument, credit_limit: LimitOption = None, data: DataOpti
     limits = _limits(config, credit_limit or ())
 
     async def act(_payments: Payments, peers: Peers) -> None:
-        await peers.add(name, limits)
+        await peers.add(name, limits, by=operator_name())
 
     _with_peers(config, act)
     print(f"{name} is a peer. Its operator must name {config.server_name} as well.")
@@ -68,7 +69,7 @@ def set_limits(server: ServerArgument, credit_limit: LimitOption = None, data: D
     async def act(_payments: Payments, peers: Peers) -> None:
         if await peers.wallet_of(name) is None:
             raise CommandFailed(f"{name} is no peer: weft wallet peer add {name}.")
-        await peers.add(name, limits)
+        await peers.add(name, limits, by=operator_name())
 
     _with_peers(config, act)
     print(f"The credit limits of {name} are set.")
@@ -80,7 +81,7 @@ def remove(server: ServerArgument, data: DataOption = None) -> None:
     config, name = _peer_named(server, data)
 
     async def act(_payments: Payments, peers: Peers) -> bool:
-        return await peers.remove(name)
+        return await peers.remove(name, by=operator_name())
 
     if not _with_peers(config, act):
         raise CommandFailed(f"{name} is no peer.")
@@ -152,7 +153,7 @@ def settle(
         from wallet_appservice.clearing.settling import record_settlement
 
         item = Settle(id=settlement_id, money=money, reference=reference[:200])
-        if not await record_settlement(payments.till, peers, name, item):
+        if not await record_settlement(payments.till, peers, name, item, by=operator_name()):
             raise CommandFailed(f"{name} is no peer.")
 
     _with_peers(config, act)
@@ -198,7 +199,8 @@ def _wish(server: str, data: Any, wish: str) -> None:
         storage = LinkStorage(payments.till.database)
         if peer is None or await storage.one(peer.user_id) is None:
             raise CommandFailed(f"There is no link with {name}.")
-        await storage.write([wish_write(peer.user_id, wish)])
+        audited = peers.audited(name, by=operator_name(), what=wish)
+        await storage.write([wish_write(peer.user_id, wish), audited])
 
     _with_peers(config, act)
 

@@ -21,6 +21,7 @@ from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.ledger.engine import Ledger, Submission
 from wallet_appservice.ledger.values import AccountKind, NewAccount, Transfer, TransferCode, account_for
 from wallet_appservice.payments.accounts import peer_account
+from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.storage.clearing_tables import peer_limits, peers
 
 logger = logging.getLogger(__name__)
@@ -113,9 +114,14 @@ class Peers:
         return self._wallets.get(server)
 
     async def add(
-        self, server: ServerName, limits: Mapping[CurrencyCode, int], *, source: str = COMMAND
+        self,
+        server: ServerName,
+        limits: Mapping[CurrencyCode, int],
+        *,
+        source: str = COMMAND,
+        by: str = "operator",
     ) -> None:
-        """Names a peer, or changes the limits given of one that is there."""
+        """Names a peer, or changes the limits given of one that is there. `by` is for the audit log."""
         async with self._database.begin() as work:
             changed = await work.execute(
                 update(peers).where(peers.c.server == server).values(allowed=True, source=source)
@@ -131,16 +137,20 @@ class Peers:
                 await work.execute(insert(peers), row)
             for currency, limit_minor in limits.items():
                 await _set_limit(work, server, currency, limit_minor)
+            shown = ", ".join(f"{currency} {limit_minor}" for currency, limit_minor in limits.items())
+            await work.apply([self.audited(server, by=by, what="add", limits_minor=shown)])
             await work.commit()
         self._wallets_at = None
         await self.adjust()
 
-    async def remove(self, server: ServerName) -> bool:
+    async def remove(self, server: ServerName, *, by: str = "operator") -> bool:
         """Nothing new goes to it or is taken from it; what is under way is ended. False for a stranger."""
         async with self._database.begin() as work:
             changed = await work.execute(update(peers).where(peers.c.server == server).values(allowed=False))
             for row in await work.execute(select(peer_limits).where(peer_limits.c.server == server)):
                 await _set_limit(work, server, CurrencyCode(row.currency), 0)
+            if changed.rowcount:
+                await work.apply([self.audited(server, by=by, what="remove")])
             await work.commit()
         self._wallets_at = None
         await self.adjust()
@@ -153,10 +163,16 @@ class Peers:
             peer = earlier.get(server)
             wanted = {**dict.fromkeys(peer.limits if peer else (), 0), **limits}
             if peer is None or not peer.allowed or peer.source != CONFIG or dict(peer.limits) != wanted:
-                await self.add(server, wanted, source=CONFIG)
+                await self.add(server, wanted, source=CONFIG, by=CONFIG)
         for server, peer in earlier.items():
             if peer.source == CONFIG and peer.allowed and server not in named:
-                await self.remove(server)
+                await self.remove(server, by=CONFIG)
+
+    def audited(self, server: ServerName, *, by: str, what: str, **details: str) -> Write:
+        """A row of the audit log, to be committed with what was done about that peer."""
+        return audit_write(
+            at_ms=self._clock(), actor=by, action=AuditAction.PEER, subject=server, what=what, **details
+        )
 
     async def adjust(self) -> None:
         """Brings the credit that the ledger grants to what was set.

@@ -20,8 +20,13 @@ from wallet_appservice.payments.accounts import issuance_account, peer_account
 from wallet_appservice.payments.till import Till
 
 
-async def record_settlement(till: Till, peers: Peers, server: ServerName, item: Settle) -> bool:
-    """Books what we have received from the peer's operator, and tells its wallet. False for a stranger."""
+async def record_settlement(
+    till: Till, peers: Peers, server: ServerName, item: Settle, *, by: str = "operator"
+) -> bool:
+    """Books what we have received from the peer's operator, and tells its wallet. False for a stranger.
+
+    `by` is for the audit log.
+    """
     wallet = await peers.wallet_of(server)
     if wallet is None:
         return False
@@ -35,7 +40,16 @@ async def record_settlement(till: Till, peers: Peers, server: ServerName, item: 
         if result.replayed:
             return []
         told = item_write(wallet, item.item())
-        return [settlement_write(server, item, direction="in", at_ms=result.at_ms), told]
+        audited = peers.audited(
+            server,
+            by=by,
+            what="settle",
+            id=item.id,
+            amount_minor=str(item.money.amount_minor),
+            currency=currency,
+            reference=item.reference,
+        )
+        return [settlement_write(server, item, direction="in", at_ms=result.at_ms), told, audited]
 
     transfer = Transfer(
         id=TransferId(derived_id("settlement", server, item.id)),

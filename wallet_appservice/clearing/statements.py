@@ -105,6 +105,9 @@ class Statements:
             .limit(WAITING_READ_MAX)
         )
         differing = []
+        async with self._database.read() as work:
+            if (await work.execute(query.limit(1))).first() is None:
+                return []
         async with self._database.begin() as work:
             for row in (await work.execute(query)).all():
                 shown = _shown(row)

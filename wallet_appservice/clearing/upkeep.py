@@ -115,6 +115,8 @@ class ClearingUpkeep:
         now_ms = self._clock()
         hour_ms = now_ms - now_ms % HOUR_MS
         positions = await self._peers.positions()
+        if not positions:
+            return
         columns = peer_positions.c
         async with self._database.begin() as work:
             for position in positions:
