@@ -347,6 +347,7 @@ async def test_what_came_from_another_server_is_given_back_in_parts_and_never_mo
     await a.peers.remove(ServerName("b"))
     rejected = await ended(b, await give_back("3", 600))
     assert rejected.state is PaymentState.RETURNED and await b.balance("bob") == (600, 0)
+    assert await give_back("3", 600) == rejected and await refunds.left_minor(came) == 600
     await a.peers.add(ServerName("b"), {EUR: 50_000})
     assert (await ended(b, await give_back("4", 600))).state is PaymentState.POSTED
     over = await give_back("5", 1)

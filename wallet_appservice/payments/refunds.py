@@ -26,6 +26,7 @@ from appservices.vocabulary.ids import (
     server_of,
 )
 from appservices.vocabulary.money import Money, format_minor
+from wallet_appservice.ledger.engine import LedgerUnavailable, SubmissionFailed
 from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
 from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.actions import Payments
@@ -170,7 +171,10 @@ class Refunds:
                     return PaymentRefused.because(PaymentRefusal.ID_TAKEN)
                 if earlier.state != "refused" or not payment.crosses_servers:
                     return earlier
-                # The other wallet may have been silent, which spends no id: it is claimed as if anew.
+                made = select(payment_rows.c.id).where(payment_rows.c.id == order.id)
+                if (await work.execute(made)).first() is not None:
+                    return earlier
+                # The other wallet was silent, which spends no id: it is claimed as if anew.
                 await work.execute(delete(refunds).where(refunds.c.id == order.id))
             left_minor = payment.money.amount_minor - await _claimed_minor(work, payment.id)
             amount_minor = left_minor if order.money is None else order.money.amount_minor
@@ -195,9 +199,9 @@ class Refunds:
                     "changed_at_ms": self._clock(),
                 },
             )
-            made = (await work.execute(select(refunds).where(refunds.c.id == order.id))).one()
+            row = (await work.execute(select(refunds).where(refunds.c.id == order.id))).one()
             await work.commit()
-            return made
+            return row
 
     async def _move(
         self, row: Row[Any], payment: PaymentRecord, *, in_reply_to: EventId | None = None, tell: Tell
@@ -252,7 +256,10 @@ class Refunds:
                 return settle(outcome)
             return [Write(_HELD, {"at_id": movement.id, "now_ms": self._clock()}), *tell(outcome)]
 
-        return await elsewhere.move(movement, tell=hold)
+        try:
+            return await elsewhere.move(movement, tell=hold)
+        except SubmissionFailed as error:
+            raise LedgerUnavailable(f"the part that refund {movement.id} gives back was let go") from error
 
     async def _finish(self, row: Row[Any]) -> None:
         payment = await self._till.record(TransferId(row.payment_id))
