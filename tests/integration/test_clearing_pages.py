@@ -14,9 +14,12 @@ import httpx
 import pytest
 
 from appservices.vocabulary.ids import ServerName, UserId
-from tests.web_stack import WebStack, running_web, web_config
+from appservices.vocabulary.money import Money
+from tests.web_stack import EUR, WebStack, running_web, web_config
+from wallet_appservice.clearing.peers import Peers
+from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.limits import Admission
-from wallet_appservice.payments.records import Ending, Movement, PaymentRecord
+from wallet_appservice.payments.records import Ending, Movement, PaymentKind, PaymentRecord, PaymentState
 from wallet_appservice.payments.till import Outcome, Tell, Till
 
 _HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
@@ -136,3 +139,35 @@ async def test_the_page_of_a_payment_shows_the_receipt_of_its_end(
     assert "the signature is right" in page.text
     receipt = (await browser.get(f"/wallet/history/{taken['id']}/receipt.json")).json()
     assert receipt == taken["end_receipt"]
+
+
+async def test_what_came_from_elsewhere_is_given_back_by_the_api_and_the_page(
+    stack: WebStack, browser: httpx.AsyncClient
+) -> None:
+    alice = stack.user("alice")
+    peers = Peers(database=stack.payments.till.database, ledger=stack.ledger, clock=stack.clock)
+    await peers.add(ServerName("elsewhere.example"), {EUR: 1_000})
+    # As clearing/applying.py books what another wallet has asked for.
+    movement = Movement(
+        id=stack.new_id(),
+        kind=PaymentKind.PAYMENT,
+        payer=BOB,
+        payee=alice,
+        money=Money(1_000, EUR),
+        debit=peer_account(ServerName("elsewhere.example"), EUR),
+        credit=user_account(alice, EUR),
+        peer=ServerName("elsewhere.example"),
+    )
+    came = await stack.payments.till.move(movement)
+    assert isinstance(came, PaymentRecord) and came.state is PaymentState.POSTED
+    body = {"id": stack.new_id(), "payment": came.id, "amount_minor": "400"}
+    url = f"{stack.url}/_weft/wallet/v1/refunds"
+    given = (await stack.http.post(url, json=body, headers=await stack.bearer(alice))).json()
+    assert (given["kind"], given["state"], given["payee"]) == ("refund", "posted", BOB)
+    path = f"/wallet/history/{came.id}"
+    form = (await browser.get(path)).text
+    form = form[form.index(f'action="{path}/refund"') :]
+    fields = dict(_HIDDEN.findall(form[: form.index("</form>")]))
+    done = await browser.post(f"{path}/refund", data={**fields, "amount": "6.00"}, follow_redirects=True)
+    assert done.status_code == 200 and "under way" not in done.text
+    assert await stack.balance_minor(alice) == 50_000

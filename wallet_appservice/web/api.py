@@ -23,6 +23,7 @@ from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.records import Authority, PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.web.api_values import (
+    ELSEWHERE_SECONDS_MAX,
     AmountText,
     CurrencyText,
     LedgerId,
@@ -39,8 +40,6 @@ from wallet_appservice.web.security_api import ProofBody
 PREFIX: Final = "/_weft/wallet"
 PAGE_DEFAULT: Final = 20
 POSITION_MAX: Final = 2**63 - 1
-ELSEWHERE_SECONDS_MAX: Final = 10.0
-"""How long a call waits for another homeserver's wallet; after that the payment is answered as pending."""
 
 
 class KeysBody(BaseModel):

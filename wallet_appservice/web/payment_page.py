@@ -20,7 +20,7 @@ from wallet_appservice.payments.refunds import RefundOrder, Refunds
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.web.owned_merchants import text_of
 from wallet_appservice.web.proof_fields import page_status
-from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
+from wallet_appservice.web.wallet_shell import ELSEWHERE_SECONDS_MAX, PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import shown_payment
 
 _SPENT: Final = (PaymentKind.PAYMENT, PaymentKind.PURCHASE, PaymentKind.RED_PACKET)
@@ -60,6 +60,7 @@ class PaymentPage:
                     memo=clean_memo(text_of(fields, "memo")),
                 )
             )
+            outcome = await self._shell.payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
         except AmountUnreadable as error:
             return await self._page(request, signed_in, problem=str(error), status=422)
         except LedgerUnavailable:
