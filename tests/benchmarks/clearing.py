@@ -30,7 +30,8 @@ from tests.benchmarks.payments_chat import Reader
 from tests.severed import balances, make_peers, owed_minor
 from tests.stack import Stack
 from tests.synapse import MatrixUser, eventually
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode
 from wallet_appservice.payments.accounts import issuance_account, user_account
 from wallet_appservice.storage.ledger_store import SqlLedgerStore

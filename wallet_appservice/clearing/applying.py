@@ -46,7 +46,7 @@ from wallet_appservice.clearing.paying import (
 )
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.clearing.statements import statement_write
-from wallet_appservice.ledger.engine import Submission
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import (
     NewAccount,
     Transfer,

@@ -18,7 +18,8 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, derived_id, server_of
 from appservices.vocabulary.money import CurrencyCode
-from wallet_appservice.ledger.engine import Ledger, Submission
+from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import AccountKind, NewAccount, Transfer, TransferCode, account_for
 from wallet_appservice.payments.accounts import peer_account
 from wallet_appservice.payments.audit import AuditAction, audit_write

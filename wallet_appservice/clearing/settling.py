@@ -14,7 +14,7 @@ from appservices.vocabulary.ids import ServerName, TransferId, derived_id
 from wallet_appservice.clearing.applying import settlement_write
 from wallet_appservice.clearing.items import Settle
 from wallet_appservice.clearing.peers import Peers
-from wallet_appservice.ledger.engine import Submission
+from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferResult
 from wallet_appservice.payments.accounts import issuance_account, peer_account
 from wallet_appservice.payments.till import Till

@@ -26,7 +26,7 @@ from appservices.vocabulary.ids import (
     server_of,
 )
 from appservices.vocabulary.money import Money, format_minor
-from wallet_appservice.ledger.engine import LedgerUnavailable, SubmissionFailed
+from wallet_appservice.ledger.submissions import LedgerUnavailable, SubmissionFailed
 from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
 from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.actions import Payments
