@@ -25,7 +25,14 @@ from pydantic import (
 
 from appservices.vocabulary.ids import UserId, is_server_name, is_user_id, server_of
 from appservices.vocabulary.languages import ENGLISH, LANGUAGES
-from appservices.vocabulary.money import AMOUNT_MINOR_MAX, Currencies, Currency, CurrencyCode, iso_currency
+from appservices.vocabulary.money import (
+    AMOUNT_MINOR_MAX,
+    AmountUnreadable,
+    Currencies,
+    Currency,
+    CurrencyCode,
+    iso_currency,
+)
 from appservices.vocabulary.signing import SigningKey
 
 CONFIG_NAME = "weft.yaml"
@@ -213,6 +220,14 @@ class WalletSection(Section):
         ),
     )
 
+    peers: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description=(
+            "Wallets of other homeservers to exchange payments with: server name → credit limits, such as "
+            'example.org: ["1000 EUR"]. More can be named by `weft wallet peer add`.'
+        ),
+    )
+
     @field_validator("currencies", mode="before")
     @classmethod
     def _currencies(cls, value: object) -> object:
@@ -236,6 +251,39 @@ class WalletSection(Section):
                     f"is {highest}"
                 )
         return value
+
+    @field_validator("peers", mode="before")
+    @classmethod
+    def _peers(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError('server names with their credit limits, such as example.org: ["1000 EUR"]')
+        return {name: tuple(limits) if isinstance(limits, list) else limits for name, limits in value.items()}
+
+    @field_validator("peers")
+    @classmethod
+    def _peer_limits(cls, value: dict[str, tuple[str, ...]], info: ValidationInfo) -> object:
+        if "currencies" not in info.data:
+            return value
+        currencies = Currencies(info.data["currencies"])
+        for name, limits in value.items():
+            if not is_server_name(name):
+                raise ValueError(f"{name} is not a server name")
+            for limit in limits:
+                try:
+                    currencies.parse(limit)
+                except AmountUnreadable as error:
+                    raise ValueError(f"{name}: {error}") from error
+        return value
+
+    @property
+    def peer_limits(self) -> dict[str, dict[CurrencyCode, int]]:
+        """The credit limits of the peers named here, in minor units."""
+        currencies = self.kept_currencies
+        named = {}
+        for server, limits in self.peers.items():
+            read = [currencies.parse(limit) for limit in limits]
+            named[server] = {money.currency: money.amount_minor for money in read}
+        return named
 
     @property
     def kept_currencies(self) -> Currencies:

@@ -24,12 +24,13 @@ from appservices.chassis.direct_rooms import DirectRooms
 from appservices.chassis.encryption import BotDevice, EncryptionUnsupported, Undecryptable
 from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailable, path_of
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
+from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.messages import IncomingMessage, notice
 from appservices.chassis.outbox import Outbox, Outgoing, Sent
 from appservices.chassis.reactions import Reaction, ReactionCall, ReactionHandler
 from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
 from appservices.chassis.transactions import is_sound, transaction_routes
-from appservices.vocabulary.events import HOME_ROOM_TYPE
+from appservices.vocabulary.events import HOME_ROOM_TYPE, LINK
 from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, server_of
 from appservices.vocabulary.languages import _, speaking
 
@@ -84,6 +85,7 @@ class Service:
         self._router: CommandRouter | None = None
         self._react: ReactionHandler | None = None
         self._ready = asyncio.Event()
+        self._links: Switchboard | None = None
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._own_server = server_of(identity.user_id)
@@ -105,6 +107,10 @@ class Service:
     def on_reaction(self, handler: ReactionHandler) -> None:
         """Gives the service what to do when a person reacts to one of its messages; before `start`."""
         self._react = handler
+
+    def use_links(self, links: Switchboard) -> None:
+        """Lets the service talk to its like on other homeservers; before `start`."""
+        self._links = links
 
     def on_allowed(self, callback: Callable[[RoomId], Awaitable[None]]) -> None:
         """Registers what to do in a room that the service has joined, and when its power levels change.
@@ -166,6 +172,8 @@ class Service:
     def _is_wanted(self, event: Mapping[str, Any]) -> bool:
         if event["type"] in _FROM_PEOPLE:
             return event["sender"] not in self.identity.service_users
+        if event["type"] == LINK:
+            return self._links is not None and self._links.is_wanted(event)
         return event["type"] in _ROOM_CHANGES
 
     async def _accept(self, events: Sequence[Mapping[str, Any]]) -> None:
@@ -187,7 +195,11 @@ class Service:
 
     async def _apply(self, stored: StoredEvent) -> Sequence[Write] | None:
         event: Mapping[str, Any] = stored.event
+        if event["type"] == LINK:
+            return [] if self._links is None else await self._links.received(stored)
         if event["type"] == "m.room.member":
+            if self._links is not None:
+                self._links.member(event)
             return await self._own_membership(stored)
         if event["type"] == "m.room.power_levels":
             await self._allowed(stored.room_id)
@@ -280,6 +292,8 @@ class Service:
             if membership == "invite":
                 inviter = UserId(event["sender"])
                 if server_of(inviter) != self._own_server:
+                    if self._links is not None and await self._links.invited(stored):
+                        return []
                     await self.device.intent.leave(room_id)
                     return []
                 await self.device.intent.join(room_id)
@@ -393,6 +407,8 @@ class Service:
             group.create_task(self.outbox.run())
             group.create_task(self._retry_parked())
             group.create_task(self._ask_for_missed())
+            if self._links is not None:
+                group.create_task(self._links.run())
 
     async def _ask_for_missed(self) -> None:
         """Tells the homeserver that we are back, so that it sends what we missed now.

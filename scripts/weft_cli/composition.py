@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +28,18 @@ from appservices.chassis.config import (
 )
 from appservices.chassis.database import Database, DatabaseUrlInvalid, Write, open_database
 from appservices.chassis.homeserver import ONCE, Homeserver, MatrixUnavailable, open_session
-from appservices.chassis.intents import IntentPool
+from appservices.chassis.intents import Intent, IntentPool
+from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, SchemaUnknown, migrate
 from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
+from wallet_appservice.clearing.applying import ClearingDesk
+from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.payee_news import PayeeNews
+from wallet_appservice.clearing.paying import ClearingAnnouncer, ClearingPayments
+from wallet_appservice.clearing.peers import Peers
+from wallet_appservice.clearing.upkeep import ClearingUpkeep
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.audit import AuditLog
@@ -40,10 +48,12 @@ from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantRules
 from wallet_appservice.payments.protection import Protection, protect
 from wallet_appservice.payments.settings import Settings
+from wallet_appservice.payments.sweeper import Sweep, Sweeper
 from wallet_appservice.payments.till import Announcer, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
+PAYEE_NEWS = "news for payees"
 HOME_BRANCHES = (CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
 WALLET_BRANCHES = (CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
 Branches = tuple[Path, ...]
@@ -185,6 +195,67 @@ def merchant_rules(config: WeftConfig) -> MerchantRules:
 def wallet_settings(config: WeftConfig, database: Database) -> Settings:
     """What the operator and everybody have chosen for wallets here."""
     return Settings(database, acceptance=config.wallet.acceptance)
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """The parts by which a wallet exchanges payments with others."""
+
+    peers: Peers
+    switchboard: Switchboard
+    sweeper: Sweeper
+    chores: Mapping[str, Sweep]
+    """What the sweeper is to run: by name, for the log."""
+
+
+def build_clearing(
+    config: WeftConfig,
+    payments: Payments,
+    *,
+    announcer: ClearingAnnouncer,
+    user_exists: Callable[[UserId], Awaitable[bool]],
+    intent: Callable[[], Intent],
+    language_of: LanguageOf,
+) -> Clearing:
+    """Lets people of other homeservers be paid, and pay."""
+    till, sweeper = payments.till, Sweeper()
+    peers = Peers(database=till.database, ledger=till.ledger, clock=system_clock)
+    operators = OperatorNews(config.web.operators, clock=system_clock, language_of=language_of)
+    desk = ClearingDesk(
+        till,
+        peers=peers,
+        announcer=announcer,
+        service_users=frozenset(service_users(config)),
+        payment_max=config.wallet.payment_max,
+        user_exists=user_exists,
+        operators=operators,
+        clock=system_clock,
+    )
+    switchboard = Switchboard(
+        config.wallet_user,
+        database=till.database,
+        key=till.signing_key,
+        feature=desk,
+        intent=intent,
+        clock=system_clock,
+    )
+    paying = ClearingPayments(
+        till, peers=peers, switchboard=switchboard, announcer=announcer, clock=system_clock
+    )
+    desk.connect(switchboard, paying)
+    payments.elsewhere = paying
+    upkeep = ClearingUpkeep(
+        database=till.database,
+        peers=peers,
+        switchboard=switchboard,
+        announcer=announcer,
+        operators=operators,
+        on_commit=till.wake,
+        clock=system_clock,
+    )
+    news = PayeeNews(database=till.database, announcer=announcer, on_commit=till.wake)
+    desk.on_received = lambda: sweeper.wake(PAYEE_NEWS)
+    return Clearing(peers, switchboard, sweeper, {**upkeep.chores, PAYEE_NEWS: news.sweep})
 
 
 @asynccontextmanager

@@ -96,7 +96,11 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
         ("Home database", "home.database", config.home.database),
         ("Wallet database", "wallet.database", config.wallet.database),
     ):
-        yield await _database(config, name=name, key=key, url=url)
+        checked = await _database(config, name=name, key=key, url=url)
+        yield checked
+    if checked.ok:
+        async for finding in _links(config):
+            yield finding
     async with httpx.AsyncClient(timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
         reachable = await _synapse(client, config, folder)
         yield reachable
@@ -163,6 +167,26 @@ async def _database(config: WeftConfig, *, name: str, key: str, url: str) -> Fin
             "The next start brings it up to date: weft up.",
         )
     return Finding(name, True, database.engine.url.render_as_string(hide_password=True))
+
+
+async def _links(config: WeftConfig) -> AsyncIterator[Finding]:
+    """One finding for each peer of the wallet; nothing where there are none."""
+    from appservices.chassis.links.storage import STOPPED, LinkStorage
+    from scripts.weft_cli.composition import open_configured_database
+
+    database = open_configured_database(config, key="wallet.database", url=config.wallet.database)
+    try:
+        links = await LinkStorage(database).all()
+    finally:
+        await database.close()
+    for link in links:
+        name = f"Link with {link.peer}"
+        if link.state == STOPPED:
+            detail = f"it has stopped: {link.reason}" + (f" ({link.detail})" if link.detail else "") + "."
+            yield Finding(name, False, detail, "docs/operators/peers.md says how to mend it.")
+        else:
+            unacknowledged = link.outgoing.seq - link.outgoing.acked
+            yield Finding(name, True, f"{unacknowledged} messages unacknowledged")
 
 
 async def _synapse(client: httpx.AsyncClient, config: WeftConfig, folder: DataFolder) -> Finding:

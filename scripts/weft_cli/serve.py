@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -48,6 +48,7 @@ from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
+    build_clearing,
     build_payments,
     build_protection,
     merchant_rules,
@@ -58,6 +59,7 @@ from scripts.weft_cli.composition import (
 )
 from scripts.weft_cli.ports import check_ports, services_listener
 from wallet_appservice.chat.announcements import RoomAnnouncer
+from wallet_appservice.chat.clearing_announcements import ClearingRoomAnnouncer
 from wallet_appservice.chat.commands import WalletCommands
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.people import PeopleChat
@@ -248,6 +250,8 @@ class _Composition:
             on_commit=service.outbox.wake,
         )
 
+        await self._clearing(service, payments, user_exists, chosen)
+
         async def allowed(room_id: RoomId) -> None:
             await publish_keys(service.device.intent, room_id, payments)
 
@@ -321,6 +325,39 @@ class _Composition:
 
         self._keep_doing(sweep())
         return people
+
+    async def _clearing(
+        self,
+        service: Service,
+        payments: Payments,
+        user_exists: Callable[[UserId], Awaitable[bool]],
+        chosen: ChosenLanguages,
+    ) -> None:
+        """Lets the wallet exchange payments with those of other homeservers."""
+        config = self._config
+        clearing = build_clearing(
+            config,
+            payments,
+            announcer=ClearingRoomAnnouncer(
+                rooms=service.rooms,
+                language_of=chosen.spoken_with,
+                currencies=payments.currencies,
+                clock=system_clock,
+            ),
+            user_exists=user_exists,
+            intent=lambda: service.device.intent,
+            language_of=chosen.spoken_with,
+        )
+        await clearing.peers.take_from_config(
+            {ServerName(name): limits for name, limits in config.wallet.peer_limits.items()}
+        )
+        service.use_links(clearing.switchboard)
+
+        async def sweep() -> None:
+            await service.until_ready()
+            await clearing.sweeper.run(clearing.chores)
+
+        self._keep_doing(sweep())
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

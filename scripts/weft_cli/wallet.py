@@ -24,6 +24,7 @@ from scripts.weft_cli.wallet_books import books_commands
 from scripts.weft_cli.wallet_checkpoint import checkpoint as make_checkpoint
 from scripts.weft_cli.wallet_merchants import merchant_commands
 from scripts.weft_cli.wallet_migration import migrate_database
+from scripts.weft_cli.wallet_peers import list_peers, peer_commands
 from scripts.weft_cli.wallet_security import audit as show_audit
 from scripts.weft_cli.wallet_security import operator_name, pin_commands
 
@@ -167,6 +168,8 @@ wallet_commands.command()(show_audit)
 wallet_commands.add_typer(books_commands, name="books")
 wallet_commands.add_typer(pin_commands, name="pin")
 wallet_commands.add_typer(merchant_commands, name="merchant")
+wallet_commands.add_typer(peer_commands, name="peer")
+wallet_commands.command("peers")(list_peers)
 
 
 def _parts(balance: Any) -> tuple[int, int]:

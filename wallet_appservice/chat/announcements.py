@@ -53,6 +53,8 @@ class RoomAnnouncer:
 
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
         room = await self._shared_room(movement)
+        if movement.waits_for_peer:
+            return _untold
         people = (movement.payer, movement.payee)
         names: dict[UserId, str] = {}
         if movement.merchant is None:
@@ -114,6 +116,8 @@ class DirectAnnouncer:
         self._clock = clock
 
     async def prepare(self, movement: Movement) -> Callable[[PaymentRecord], Sequence[Write]]:
+        if movement.waits_for_peer:
+            return _untold
         people = (movement.payer, movement.payee)
         names = {user: localpart_of(user) for user in people}
         languages = {user: await self._language_of(user) for user in people}
@@ -130,6 +134,11 @@ class DirectAnnouncer:
             )
 
         return announce
+
+
+def _untold(_record: PaymentRecord) -> Sequence[Write]:
+    """Of what another wallet has to answer, people are told when it has (clearing_announcements.py)."""
+    return ()
 
 
 def receipt_writes(
@@ -227,7 +236,7 @@ def _sentences(record: PaymentRecord) -> tuple[str, str]:
             )
         case PaymentKind.PAYMENT if record.state is PaymentState.RETURNED:
             return _("{payer} got {amount} back, which {payee} did not accept"), ""
-        case PaymentKind.PAYMENT if record.of is not None:
+        case PaymentKind.PAYMENT if record.of is not None and not record.crosses_servers:
             return _("{payee} accepted {amount} from {payer}"), ""
         case PaymentKind.PAYMENT | PaymentKind.PURCHASE | PaymentKind.PAYOUT:
             return _("{payer} paid {payee} {amount}"), ""

@@ -164,11 +164,16 @@ class WalletCommands:
             time=readable_time(record.at_ms),
             amount=format_change(moved_minor, self._currencies[record.money.currency]),
             person=isolated(person),
+            server=isolated(server_of(record.payee)),
         )
         return f"{line} · {isolated(record.memo)}" if record.memo else line
 
 
 def _history_sentence(record: PaymentRecord, *, incoming: bool) -> str:
+    if record.crosses_servers and record.state is PaymentState.RETURNED:
+        return _("{time}  {amount}  not taken by the wallet of {server}, went back")
+    if record.crosses_servers and record.state is PaymentState.PENDING:
+        return _("{time}  {amount}  to {person}, held until the wallet of {server} answers")
     if record.state is PaymentState.RETURNED:
         return _("{time}  {amount}  not accepted, went back")
     if record.state is PaymentState.PENDING:

@@ -61,7 +61,8 @@ class Acceptance:
 
     async def _end(self, user: UserId, id: TransferId, ending: Ending, tell: Tell) -> Outcome:
         record = await self._till.record(id)
-        if record is None or record.payee != user:
+        # What goes to another server is accepted there, by its wallet.
+        if record is None or record.payee != user or record.crosses_servers:
             return await self._till.tell_alone(PaymentRefused.because(PaymentRefusal.PAYMENT_UNKNOWN), tell)
         if record.state is not PaymentState.PENDING:
             wanted = PaymentState.POSTED if ending is Ending.ACCEPTED else PaymentState.RETURNED

@@ -8,15 +8,21 @@ a command is done) is committed in the ledger's own transaction.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, and_, or_, select, text
 
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Write
-from appservices.vocabulary.ids import TransferId, UserId, is_ledger_id, is_user_id, server_of
+from appservices.vocabulary.ids import ServerName, TransferId, UserId, is_ledger_id, is_user_id, server_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import AccountKind, NewAccount
-from wallet_appservice.payments.accounts import issuance_account, merchant_account, user_account
+from wallet_appservice.payments.accounts import (
+    issuance_account,
+    merchant_account,
+    peer_account,
+    user_account,
+)
 from wallet_appservice.payments.audit import AuditAction, audit_write
 from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Admission, Gate, Spending
@@ -38,6 +44,22 @@ from wallet_appservice.storage.ledger_tables import ledger_accounts
 from wallet_appservice.storage.payment_tables import payments
 
 HISTORY_MAX = 100
+
+
+class Elsewhere(Protocol):
+    """Pays people of other homeservers, by way of their wallets."""
+
+    async def serves(self, server: ServerName) -> bool:
+        """Whether payments to that server's people are possible at all."""
+
+    async def move(self, movement: Movement, *, tell: Tell, admission: Admission | None = None) -> Outcome:
+        """Holds the money and asks the wallet of the movement's peer; the record is pending, as a rule.
+
+        Ends the admission, as `Till.move` does. Raises LedgerUnavailable.
+        """
+
+    async def ended(self, record: PaymentRecord, *, seconds_max: float) -> PaymentRecord:
+        """The record once it is posted or returned, or as it stands when that takes longer."""
 
 
 class Payments:
@@ -72,6 +94,8 @@ class Payments:
             clock=system_clock,
         )
         self._waits_for_acceptance = waits_for_acceptance
+        self.elsewhere: Elsewhere | None = None
+        """How people of other homeservers are paid; None where they can't be."""
 
     def keys(self) -> dict[str, str]:
         """The public keys that receipts are verified with: key id → unpadded base64."""
@@ -80,6 +104,15 @@ class Payments:
     async def pay(self, order: PaymentOrder, *, tell: Tell = tell_nothing) -> Outcome:
         """Moves money from payer to payee, or says why not. Raises LedgerUnavailable."""
         return await self._carry_out(order, PaymentKind.PAYMENT, tell)
+
+    async def answered(self, outcome: Outcome, *, seconds_max: float) -> Outcome:
+        """What was paid, once another wallet has answered; as it stands when that takes longer.
+
+        What does not go to another wallet is given back at once, as it is.
+        """
+        if self.elsewhere is None or not isinstance(outcome, PaymentRecord) or not outcome.crosses_servers:
+            return outcome
+        return await self.elsewhere.ended(outcome, seconds_max=seconds_max)
 
     async def check(self, order: PaymentOrder) -> PaymentRefused | None:
         """What would refuse this payment now, without making it: for a page that asks before it pays.
@@ -277,10 +310,12 @@ class Payments:
             if isinstance(admitted, PaymentRefused):
                 return await self.till.tell_alone(admitted, tell)
             admission = admitted
+        peer = server_of(order.payee) if self._is_elsewhere(order.payee) else None
         debit, credit = self._accounts(order, kind, merchant)
         # What somebody asked for themselves they have accepted beforehand.
         is_held = (
             kind is PaymentKind.PAYMENT
+            and peer is None
             and not order.subject
             and self._waits_for_acceptance is not None
             and await self._waits_for_acceptance(order.payee)
@@ -301,7 +336,10 @@ class Payments:
             # What a request or an order asks for is paid also when its room is gone.
             needs_room=not order.subject,
             merchant=merchant,
+            peer=peer,
         )
+        if peer is not None and self.elsewhere is not None:
+            return await self.elsewhere.move(movement, tell=tell, admission=admission)
         brief = merchant is not None
         return await self.till.move(movement, tell=tell, admission=admission, once=once, brief=brief)
 
@@ -336,13 +374,22 @@ class Payments:
             return refused
         if order.payee == order.payer:
             return self._refused(PaymentRefusal.PAYEE_IS_PAYER, order)
-        if server_of(order.payee) != server_of(self.wallet_user):
+        if self._is_elsewhere(order.payee):
+            if (
+                kind is PaymentKind.PAYMENT
+                and self.elsewhere is not None
+                and await self.elsewhere.serves(server_of(order.payee))
+            ):
+                return None
             return self._refused(PaymentRefusal.PAYEE_ELSEWHERE, order)
         if kind not in (PaymentKind.WITHDRAWAL, PaymentKind.PURCHASE) and not (
             await self.can_be_paid(order.payee)
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
+
+    def _is_elsewhere(self, user: UserId) -> bool:
+        return server_of(user) != server_of(self.wallet_user)
 
     def _accounts(
         self, order: PaymentOrder, kind: PaymentKind, merchant: MerchantName | None
@@ -354,6 +401,8 @@ class Payments:
             return issuance_account(currency), user_account(order.payee, currency)
         if kind is PaymentKind.WITHDRAWAL:
             return user_account(order.payer, currency), issuance_account(currency)
+        if self._is_elsewhere(order.payee):
+            return user_account(order.payer, currency), peer_account(server_of(order.payee), currency)
         return user_account(order.payer, currency), user_account(order.payee, currency)
 
     async def _available_text(self, user: UserId, code: CurrencyCode) -> str:

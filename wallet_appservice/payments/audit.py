@@ -49,6 +49,8 @@ class AuditAction(StrEnum):
     BUDGET = "budget"
     MERCHANT = "merchant"
     """A merchant was added, changed or closed."""
+    PEER = "peer"
+    """Another homeserver's wallet was named, limited, removed or settled with, or its link mended."""
 
 
 @dataclass(frozen=True, slots=True)

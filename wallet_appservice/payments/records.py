@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId
+from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, UserId, server_of
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.ledger.values import NewAccount
 
@@ -43,14 +43,14 @@ class PaymentState(StrEnum):
     """Where a payment stands. All but `pending` are final."""
 
     PENDING = "pending"
-    """Held, until it is accepted, declined, or its time is over."""
+    """Held, until it is accepted, declined, or its time is over; or until another wallet has answered."""
     POSTED = "posted"
     RETURNED = "returned"
     """What was held went back; nothing moved."""
 
 
 class Ending(StrEnum):
-    """How a pending payment ends."""
+    """How a pending payment ends: by its payee, by the payee's wallet elsewhere, or by its time."""
 
     ACCEPTED = "accepted"
     DECLINED = "declined"
@@ -135,6 +135,18 @@ class Movement:
     needs_room: bool = True
     """Whether a room that the payer or the wallet has left is a reason to refuse; else people are told
     directly."""
+    peer: ServerName | None = None
+    """The other homeserver, when its wallet has a part in this. What goes there is only held until that
+    wallet has answered, however long it takes."""
+
+    @property
+    def waits_for_peer(self) -> bool:
+        return self.peer is not None and server_of(self.payee) == self.peer
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the money is held first, and moves later or goes back."""
+        return self.hold_seconds is not None or self.waits_for_peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +168,7 @@ class PaymentRecord:
     of: TransferId | None = None
     merchant: MerchantName | None = None
     expires_at_ms: int | None = None
-    """When a pending payment goes back; kept when it has ended."""
+    """When a pending payment goes back; kept when it has ended. None for what another wallet answers."""
     end_receipt: Mapping[str, Any] | None = None
     """The receipt of how a pending payment ended."""
 
@@ -169,6 +181,11 @@ class PaymentRecord:
             for user, own_side in ((self.payer, MerchantSide.PAYER), (self.payee, MerchantSide.PAYEE))
             if side is not own_side
         )
+
+    @property
+    def crosses_servers(self) -> bool:
+        """Whether it goes to, or comes from, another homeserver's wallet."""
+        return server_of(self.payer) != server_of(self.payee)
 
 
 @dataclass(frozen=True, slots=True)

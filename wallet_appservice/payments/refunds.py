@@ -10,15 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, case, delete, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import UnitOfWork, Write
-from appservices.vocabulary.ids import AccountId, EventId, RoomId, TransferId, UserId, is_ledger_id
+from appservices.vocabulary.ids import (
+    AccountId,
+    EventId,
+    RoomId,
+    ServerName,
+    TransferId,
+    UserId,
+    is_ledger_id,
+    server_of,
+)
 from appservices.vocabulary.money import Money, format_minor
+from wallet_appservice.ledger.submissions import LedgerUnavailable, SubmissionFailed
 from wallet_appservice.ledger.values import AccountKind, NewAccount, account_for
-from wallet_appservice.payments.accounts import user_account
+from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.records import (
     MEMO_LENGTH_MAX,
@@ -41,6 +51,23 @@ _SETTLE: Final = (
     update(refunds)
     .where(refunds.c.id == bindparam("at_id"), refunds.c.state == "moving")
     .values(state=bindparam("new_state"), changed_at_ms=bindparam("now_ms"))
+)
+
+
+# A part that somebody else may have claimed meanwhile becomes NULL, which the column refuses: then nothing is
+# held.
+_HELD: Final = (
+    update(refunds)
+    .where(refunds.c.id == bindparam("at_id"))
+    .values(
+        state=case((refunds.c.state.in_(("moving", "done")), "done"), else_=null()),
+        changed_at_ms=bindparam("now_ms"),
+    )
+)
+_NOT_TAKEN: Final = (
+    update(refunds)
+    .where(refunds.c.id == bindparam("at_id"))
+    .values(state="refused", changed_at_ms=bindparam("now_ms"))
 )
 
 
@@ -140,9 +167,19 @@ class Refunds:
                 same = earlier.payment_id == payment.id and (
                     order.money is None or order.money.amount_minor == earlier.amount_minor
                 )
-                return earlier if same else PaymentRefused.because(PaymentRefusal.ID_TAKEN)
+                if not same:
+                    return PaymentRefused.because(PaymentRefusal.ID_TAKEN)
+                if earlier.state != "refused" or not payment.crosses_servers:
+                    return earlier
+                made = select(payment_rows.c.id).where(payment_rows.c.id == order.id)
+                if (await work.execute(made)).first() is not None:
+                    return earlier
+                # The other wallet was silent, which spends no id: it is claimed as if anew.
+                await work.execute(delete(refunds).where(refunds.c.id == order.id))
             left_minor = payment.money.amount_minor - await _claimed_minor(work, payment.id)
             amount_minor = left_minor if order.money is None else order.money.amount_minor
+            if earlier is not None:
+                amount_minor = earlier.amount_minor
             if not 0 < amount_minor <= left_minor:
                 currency = self._payments.currencies.get(payment.money.currency)
                 left = format_minor(left_minor, currency) if currency else str(left_minor)
@@ -162,13 +199,14 @@ class Refunds:
                     "changed_at_ms": self._clock(),
                 },
             )
-            made = (await work.execute(select(refunds).where(refunds.c.id == order.id))).one()
+            row = (await work.execute(select(refunds).where(refunds.c.id == order.id))).one()
             await work.commit()
-            return made
+            return row
 
     async def _move(
         self, row: Row[Any], payment: PaymentRecord, *, in_reply_to: EventId | None = None, tell: Tell
     ) -> Outcome:
+        peer = server_of(payment.payer) if payment.crosses_servers else None
         movement = Movement(
             id=TransferId(row.id),
             kind=PaymentKind.REFUND,
@@ -176,13 +214,18 @@ class Refunds:
             payee=payment.payer,
             money=Money(row.amount_minor, payment.money.currency),
             debit=_account(row, payment),
-            credit=user_account(payment.payer, payment.money.currency),
+            credit=(
+                user_account(payment.payer, payment.money.currency)
+                if peer is None
+                else peer_account(peer, payment.money.currency)
+            ),
             memo=row.memo,
             room_id=RoomId(row.room_id) if row.room_id else None,
             in_reply_to=in_reply_to,
             subject=payment.subject,
             of=payment.id,
             needs_room=False,
+            peer=peer,
         )
 
         def settle(outcome: Outcome) -> Sequence[Write]:
@@ -190,12 +233,43 @@ class Refunds:
             parameters = {"at_id": row.id, "new_state": state, "now_ms": self._clock()}
             return [Write(_SETTLE, parameters), *tell(outcome)]
 
-        return await self._till.move(movement, tell=settle)
+        if peer is None:
+            return await self._till.move(movement, tell=settle)
+        return await self._move_elsewhere(movement, peer, settle=settle, tell=tell)
+
+    async def _move_elsewhere(
+        self, movement: Movement, peer: ServerName, *, settle: Tell, tell: Tell
+    ) -> Outcome:
+        earlier = await self._till.record(movement.id)
+        if earlier is not None:
+            # It is settled since its money was held, and may have come back.
+            return await self._till.tell_alone(earlier, tell)
+        elsewhere = self._payments.elsewhere
+        if elsewhere is None or not await elsewhere.serves(peer):
+            refused = self._payments.refused(
+                PaymentRefusal.PAYEE_ELSEWHERE, movement.money, payee=movement.payee
+            )
+            return await self._till.tell_alone(refused, settle)
+
+        def hold(outcome: Outcome) -> Sequence[Write]:
+            if isinstance(outcome, PaymentRefused):
+                return settle(outcome)
+            return [Write(_HELD, {"at_id": movement.id, "now_ms": self._clock()}), *tell(outcome)]
+
+        try:
+            return await elsewhere.move(movement, tell=hold)
+        except SubmissionFailed as error:
+            raise LedgerUnavailable(f"the part that refund {movement.id} gives back was let go") from error
 
     async def _finish(self, row: Row[Any]) -> None:
         payment = await self._till.record(TransferId(row.payment_id))
         if payment is not None:
             await self._move(row, payment, tell=tell_nothing)
+
+
+def not_taken_write(id: TransferId, *, now_ms: int) -> Write:
+    """A refund to another server that its wallet did not take: that part can be given back again."""
+    return Write(_NOT_TAKEN, {"at_id": id, "now_ms": now_ms})
 
 
 async def _claimed_minor(work: UnitOfWork, payment_id: TransferId) -> int:

@@ -26,6 +26,7 @@ class PaymentRefusal(StrEnum):
     PAYEE_UNKNOWN = "payee_unknown"
     OWN_LIMIT = "own_limit"
     DAY_LIMIT = "day_limit"
+    PEER_SILENT = "peer_silent"
     ROOM_UNKNOWN = "room_unknown"
     ACCOUNT_FULL = "account_full"
     BALANCE_TOO_LOW = "balance_too_low"
@@ -114,6 +115,11 @@ REFUSALS = {
     ),
     PaymentRefusal.DAY_LIMIT: Outside(
         403, "DEV_WEFT_DAY_LIMIT", "You can pay {day_max} a day, and {day_left} of it is left for today."
+    ),
+    PaymentRefusal.PEER_SILENT: Outside(
+        503,
+        "DEV_WEFT_PEER_SILENT",
+        known("The wallet of {payee_server} can't be reached now. Nothing was paid; try again later."),
     ),
     PaymentRefusal.ROOM_UNKNOWN: Outside(
         403, "M_FORBIDDEN", known("You and the wallet must both be in the room that a receipt goes to.")

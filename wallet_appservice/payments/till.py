@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Row, bindparam, insert, select, update
@@ -96,6 +96,29 @@ def tell_nothing(_outcome: Outcome) -> Sequence[Write]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class HoldEnd:
+    """The end of a pending payment: a transfer for whoever's submission, and what is told of it."""
+
+    record: PaymentRecord
+    """As it stands before."""
+    transfer: Transfer
+    movement: Movement
+    state: PaymentState
+    """As it stands after."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedHold:
+    """A payment that has ended."""
+
+    record: PaymentRecord
+    shown: PaymentRecord
+    """The end as a record of its own, for whoever tells of it."""
+    write: Write
+    """To be committed with the ledger's transfer."""
+
+
 class Till:
     """One wallet's till. Several use cases share it."""
 
@@ -166,18 +189,18 @@ class Till:
                 refused = PaymentRefused.because(_REFUSALS[result.refusal], available=available)
                 outcomes.append(refused)
                 return tell(refused)
-            record = self._made(movement, at_ms=result.at_ms)
+            record = self.made(movement, at_ms=result.at_ms)
             outcomes.append(record)
             if result.replayed:
                 return tell(record)
-            return [_insertion(record), *once, *announce(record), *tell(record)]
+            return [insertion_of(record), *once, *announce(record), *tell(record)]
 
         # The ledger calls from a task of its own, which speaks no language.
         context = copy_context()
         await self.ledger.submit(
             Submission(
                 accounts=(movement.debit, movement.credit),
-                transfers=(_transfer(movement),),
+                transfers=(transfer_of(movement),),
                 effects=lambda results: context.run(effects, results),
                 on_commit=self._on_commit,
             )
@@ -196,10 +219,8 @@ class Till:
         held = await self.ledger.transfer(record.id)
         if held is None or record.state is not PaymentState.PENDING:
             return await self.tell_alone(PaymentRefused.because(PaymentRefusal.HOLD_OVER), tell)
-        transfer = _ending(held.transfer, ending)
-        movement = _of_end(record, transfer.id)
-        announce = await self._announcer.prepare(movement)
-        state = PaymentState.POSTED if ending is Ending.ACCEPTED else PaymentState.RETURNED
+        end = end_of(record, held.transfer, ending)
+        announce = await self._announcer.prepare(end.movement)
         outcomes: list[Outcome] = []
         endings: list[list[Write]] = []
 
@@ -210,21 +231,16 @@ class Till:
             if result.refusal is not None:
                 outcomes.append(PaymentRefused.because(PaymentRefusal.HOLD_OVER))
                 return tell(outcomes[0])
-            receipt = sign_receipt(
-                movement, state=state, at_ms=result.at_ms, wallet=self.wallet_user, key=self.signing_key
-            )
-            ended = replace(record, state=state, end_receipt=receipt)
-            outcomes.append(ended)
-            shown = replace(
-                ended, id=transfer.id, of=record.id, at_ms=result.at_ms, receipt=receipt, subject=""
-            )
-            endings.append([_end(record, state, receipt), *announce(shown)])
-            return tell(ended) if result.replayed else [*endings[0], *tell(ended)]
+            ended = self.ended(end, at_ms=result.at_ms)
+            outcomes.append(ended.record)
+            endings.append([ended.write, *announce(ended.shown)])
+            told = tell(ended.record)
+            return told if result.replayed else [*endings[0], *told]
 
         context = copy_context()
         (result,) = await self.ledger.submit(
             Submission(
-                transfers=(transfer,),
+                transfers=(end.transfer,),
                 effects=lambda results: context.run(effects, results),
                 on_commit=self._on_commit,
             )
@@ -266,9 +282,14 @@ class Till:
         """To be called after a commit that may have written outbox rows."""
         self._on_commit()
 
-    def _made(self, movement: Movement, *, at_ms: int) -> PaymentRecord:
+    def made(self, movement: Movement, *, at_ms: int) -> PaymentRecord:
+        """The record of a movement that the ledger has made, with its signed receipt.
+
+        This, `ended` and the functions below are for whoever moves several at once, in a submission of their
+        own; everybody else calls `move` and `end`.
+        """
         held_ms = None if movement.hold_seconds is None else movement.hold_seconds * 1000
-        state = PaymentState.POSTED if movement.hold_seconds is None else PaymentState.PENDING
+        state = PaymentState.PENDING if movement.is_held else PaymentState.POSTED
         return PaymentRecord(
             id=movement.id,
             position=0,
@@ -288,6 +309,15 @@ class Till:
                 movement, state=state, at_ms=at_ms, wallet=self.wallet_user, key=self.signing_key
             ),
         )
+
+    def ended(self, end: HoldEnd, *, at_ms: int) -> EndedHold:
+        """What the ledger has ended, with the receipt of that."""
+        receipt = sign_receipt(
+            end.movement, state=end.state, at_ms=at_ms, wallet=self.wallet_user, key=self.signing_key
+        )
+        record = replace(end.record, state=end.state, end_receipt=receipt)
+        shown = replace(record, id=end.transfer.id, of=record.id, at_ms=at_ms, receipt=receipt, subject="")
+        return EndedHold(record, shown, _end(record, receipt))
 
     async def available_text(self, account_id: AccountId, code: CurrencyCode) -> str:
         """What an account can spend, for people; "" in a currency that is not kept."""
@@ -321,16 +351,16 @@ def record_of(row: Row[Any]) -> PaymentRecord:
     )
 
 
-def _transfer(movement: Movement) -> Transfer:
-    held = movement.hold_seconds is not None
+def transfer_of(movement: Movement) -> Transfer:
+    """The transfer by which a movement is made."""
     return Transfer(
         id=movement.id,
         debit_account_id=movement.debit.id,
         credit_account_id=movement.credit.id,
         amount_minor=movement.money.amount_minor,
         currency=movement.money.currency,
-        code=_CODES[movement.kind],
-        mode=TransferMode.PENDING if held else TransferMode.SINGLE_PHASE,
+        code=_CODES[movement.kind] if movement.peer is None else TransferCode.CLEARING,
+        mode=TransferMode.PENDING if movement.is_held else TransferMode.SINGLE_PHASE,
         timeout_seconds=movement.hold_seconds,
         reference=_reference(movement),
     )
@@ -346,7 +376,8 @@ def _reference(movement: Movement) -> str:
     return derived_id("payment", movement.memo, movement.room_id or "", *further)
 
 
-def _insertion(record: PaymentRecord) -> Write:
+def insertion_of(record: PaymentRecord) -> Write:
+    """The row by which people find a payment in their history."""
     return Write(
         _INSERT,
         {
@@ -368,6 +399,13 @@ def _insertion(record: PaymentRecord) -> Write:
             "expires_at_ms": record.expires_at_ms,
         },
     )
+
+
+def end_of(record: PaymentRecord, held: Transfer, ending: Ending) -> HoldEnd:
+    """How that payment, held by that transfer, is to end."""
+    transfer = _ending(held, ending)
+    state = PaymentState.POSTED if ending is Ending.ACCEPTED else PaymentState.RETURNED
+    return HoldEnd(record, transfer, _of_end(record, transfer.id), state)
 
 
 def _ending(held: Transfer, ending: Ending) -> Transfer:
@@ -396,6 +434,6 @@ def _of_end(record: PaymentRecord, id: TransferId) -> Movement:
     )
 
 
-def _end(record: PaymentRecord, state: PaymentState, receipt: Mapping[str, Any]) -> Write:
+def _end(record: PaymentRecord, receipt: Mapping[str, Any]) -> Write:
     text = json.dumps(receipt, separators=(",", ":"), sort_keys=True)
-    return Write(_END, {"at_id": record.id, "new_state": state.value, "new_receipt": text})
+    return Write(_END, {"at_id": record.id, "new_state": record.state.value, "new_receipt": text})

@@ -67,9 +67,11 @@ class CopiedTable:
 def wallet_database_tables() -> list[Table]:
     """All tables of the wallet's database, those that others point to first."""
     # The modules with tables must be loaded; the imports of this one do so for the ledger only.
+    from appservices.chassis.links import tables as link_tables  # noqa: F401
     from wallet_appservice.storage import (  # noqa: F401
         audit_tables,
         category_tables,
+        clearing_tables,
         ledger_checkpoints,
         limit_tables,
         merchant_tables,

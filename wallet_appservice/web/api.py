@@ -23,6 +23,7 @@ from wallet_appservice.payments.proofs import Proofs
 from wallet_appservice.payments.records import Authority, PaymentOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.web.api_values import (
+    ELSEWHERE_SECONDS_MAX,
     AmountText,
     CurrencyText,
     LedgerId,
@@ -161,7 +162,7 @@ def wallet_api(payments: Payments, guard: SessionGuard, proofs: Proofs, *further
         if isinstance(proven, PaymentRefused):
             raise _refused(proven)
         try:
-            outcome = await payments.pay(proven)
+            outcome = await payments.answered(await payments.pay(proven), seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable as error:
             raise unavailable() from error
         if isinstance(outcome, PaymentRefused):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -11,6 +11,8 @@ from appservices.vocabulary.ids import is_user_id
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX
 from wallet_appservice.payments.records import MEMO_LENGTH_MAX, PaymentKind, PaymentRecord
 
+ELSEWHERE_SECONDS_MAX: Final = 10.0
+"""How long a call waits for another homeserver's wallet; after that the payment is answered as pending."""
 LedgerId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 
 

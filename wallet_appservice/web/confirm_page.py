@@ -17,7 +17,7 @@ from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.records import PaymentRecord
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.web.proof_fields import PaymentReview, page_status
-from wallet_appservice.web.wallet_shell import WalletShell
+from wallet_appservice.web.wallet_shell import ELSEWHERE_SECONDS_MAX, WalletShell
 from wallet_appservice.web.wallet_view import amount_text
 
 PATH: Final = "/wallet/confirm"
@@ -57,6 +57,7 @@ class ConfirmPage:
             sentence = _("The wallet can't answer now. Try again in a moment: it will not pay twice.")
             return await self._page(request, signed_in, waiting, problem=sentence, status=503)
         if isinstance(outcome, PaymentRecord):
+            await self._payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
             return see_other(f"/wallet/send?paid={outcome.id}")
         if isinstance(outcome, PaymentRefused):
             return await self._refused(request, signed_in, waiting, outcome)

@@ -39,6 +39,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     AuditAction.PASSKEY_REMOVED: known("Passkey of {subject} removed"),
     AuditAction.ALWAYS_ASK: known("When to ask was changed by {subject}"),
     AuditAction.BUDGET: known("Budget changed by {subject}"),
+    AuditAction.PEER: known("Agreement with {subject} changed"),
 }
 
 

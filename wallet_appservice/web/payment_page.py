@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -20,7 +20,7 @@ from wallet_appservice.payments.refunds import RefundOrder, Refunds
 from wallet_appservice.payments.refusals import PaymentRefused
 from wallet_appservice.web.owned_merchants import text_of
 from wallet_appservice.web.proof_fields import page_status
-from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
+from wallet_appservice.web.wallet_shell import ELSEWHERE_SECONDS_MAX, PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import shown_payment
 
 _SPENT: Final = (PaymentKind.PAYMENT, PaymentKind.PURCHASE, PaymentKind.RED_PACKET)
@@ -60,6 +60,7 @@ class PaymentPage:
                     memo=clean_memo(text_of(fields, "memo")),
                 )
             )
+            outcome = await self._shell.payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
         except AmountUnreadable as error:
             return await self._page(request, signed_in, problem=str(error), status=422)
         except LedgerUnavailable:
@@ -137,11 +138,17 @@ class PaymentPage:
     def _is_verified(self, record: PaymentRecord) -> bool:
         payments = self._shell.payments
         try:
-            verify_json(dict(record.receipt), signer=payments.wallet_user, keys=payments.keys())
+            verify_json(_receipt_of(record), signer=payments.wallet_user, keys=payments.keys())
         except SignatureInvalid:
             return False
         return True
 
 
+def _receipt_of(record: PaymentRecord) -> dict[str, Any]:
+    """What goes to another server is paid once that server's wallet has answered: that receipt proves it."""
+    is_answered = record.crosses_servers and record.end_receipt is not None
+    return dict((record.end_receipt if is_answered else None) or record.receipt)
+
+
 def _text(record: PaymentRecord) -> str:
-    return json.dumps(record.receipt, indent=2, ensure_ascii=False, sort_keys=True)
+    return json.dumps(_receipt_of(record), indent=2, ensure_ascii=False, sort_keys=True)

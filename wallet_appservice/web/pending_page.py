@@ -111,7 +111,9 @@ class PendingPage:
             (PendingKind.REQUEST, True): _("{name} asks you for money"),
             (PendingKind.REQUEST, False): _("You asked {name}") if name else _("You asked several people"),
             (PendingKind.PAYMENT, True): _("{name} sent you money"),
-            (PendingKind.PAYMENT, False): _("{name} has to accept your payment"),
+            (PendingKind.PAYMENT, False): _("{name} has to accept your payment")
+            if item.ends_at_ms is not None
+            else _("The server of {name} has to answer"),
             (PendingKind.RED_PACKET, False): _("Your red packet is open"),
         }.get((item.kind, item.waits_for_me), _("Under way"))
         path = {

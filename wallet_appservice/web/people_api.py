@@ -28,7 +28,9 @@ from wallet_appservice.payments.red_packet_records import (
 from wallet_appservice.payments.refunds import RefundOrder
 from wallet_appservice.payments.refusals import REFUSALS, PaymentRefused
 from wallet_appservice.payments.request_records import RequestOrder
+from wallet_appservice.payments.till import Outcome
 from wallet_appservice.web.api_values import (
+    ELSEWHERE_SECONDS_MAX,
     LedgerId,
     PaymentBody,
     errors,
@@ -235,7 +237,12 @@ def _add_endings(router: APIRouter, people: People, guard: SessionGuard) -> None
             memo=body.memo,
             room_id=_room(body.room_id),
         )
-        return payment_body(await _answered(people.refunds.refund(order)))
+
+        async def given_back() -> Outcome:
+            outcome = await people.refunds.refund(order)
+            return await people.payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
+
+        return payment_body(await _answered(given_back()))
 
     @router.post(
         "/v1/acceptances",

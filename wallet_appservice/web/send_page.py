@@ -10,11 +10,11 @@ from appservices.chassis.signed_in import SignedIn
 from appservices.vocabulary.languages import _
 from wallet_appservice.ledger.submissions import LedgerUnavailable
 from wallet_appservice.payments.protection import Protection
-from wallet_appservice.payments.records import PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import PaymentOrder, PaymentRecord, PaymentState
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.web.payment_form import PaymentForm, asked_form, order_of, read_form
 from wallet_appservice.web.proof_fields import PROOF_REFUSALS, Asked, PaymentReview, page_status, proof_in
-from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
+from wallet_appservice.web.wallet_shell import ELSEWHERE_SECONDS_MAX, PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import wallet_view
 
 
@@ -79,6 +79,7 @@ class SendPage:
         try:
             proven = await self._proving.proven(order, fields)
             outcome = proven if isinstance(proven, PaymentRefused) else await self._payments.pay(proven)
+            outcome = await self._payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable:
             sentence = _("The wallet can't answer now. Pay again in a moment: it will not pay twice.")
             return await self._answer(
@@ -112,7 +113,7 @@ class SendPage:
             signed_in,
             "send_paid_fragment.html",
             paid=outcome,
-            announcement=_("Paid {amount} to {payee}.").format(
+            announcement=_announcement(outcome).format(
                 amount=self._shell.amount(outcome.money), payee=outcome.payee
             ),
             view=await wallet_view(self._payments, signed_in.user_id),
@@ -192,3 +193,12 @@ class SendPage:
             view=await wallet_view(self._payments, signed_in.user_id),
             polls_on="send",
         )
+
+
+def _announcement(paid: PaymentRecord) -> str:
+    """What a screen reader is told, its places still open."""
+    if paid.crosses_servers and paid.state is PaymentState.PENDING:
+        return _("{amount} to {payee} is on its way.")
+    if paid.crosses_servers and paid.state is PaymentState.RETURNED:
+        return _("{amount} to {payee} was not taken, and is yours again.")
+    return _("Paid {amount} to {payee}.")

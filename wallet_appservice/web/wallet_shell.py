@@ -28,6 +28,8 @@ from wallet_appservice.web.wallet_view import amount_text
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 PATH: Final = "/wallet"
+ELSEWHERE_SECONDS_MAX: Final = 5.0
+"""How long a page waits for another homeserver's wallet before it shows a payment as under way."""
 _FRAME_PARAMETERS: Final = frozenset(
     {"widget", "user_id", "widget_id", "widgetId", "parentUrl", "theme", "client_id", QUERY}
 )
