@@ -42,6 +42,7 @@ from tests.synapse import free_port
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
 from wallet_appservice.chat.request_messages import RequestMessages
+from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import Transfer, TransferCode, TransferMode
@@ -381,7 +382,16 @@ def web_app(
             payments, guard, pages, config, Tokens(), desk=desk, protection=protection, people=people
         )
     )
-    app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
+    app.include_router(
+        operator_pages(
+            protection,
+            guard,
+            pages,
+            config,
+            database=payments.till.database,
+            peers=Peers(database=payments.till.database, ledger=payments.till.ledger, clock=system_clock),
+        )
+    )
     return app
 
 

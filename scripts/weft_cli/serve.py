@@ -67,6 +67,7 @@ from wallet_appservice.chat.published_keys import publish_keys
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
 from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.chat.statement_command import StatementCommand
+from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
@@ -181,7 +182,16 @@ class _Composition:
                 payments, guard, pages, config, Tokens(), desk=desk, protection=protection, people=people
             )
         )
-        app.include_router(operator_pages(protection, guard, pages, config, database=payments.till.database))
+        app.include_router(
+            operator_pages(
+                protection,
+                guard,
+                pages,
+                config,
+                database=payments.till.database,
+                peers=Peers(database=payments.till.database, ledger=payments.till.ledger, clock=system_clock),
+            )
+        )
         for service in (home, wallet):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())

@@ -21,6 +21,7 @@ from tests.browser.conftest import (
     serious_findings,
     sign_in,
 )
+from tests.integration.test_clearing_pages import OtherWallet, owing
 from tests.protected_wallet import PIN, an_order
 from tests.synapse import free_port
 from tests.web_stack import SERVER_NAME, WebStack, running_web, web_config
@@ -275,3 +276,8 @@ async def test_the_operators_page_is_accessible_and_fits_the_screen(
     await page.goto(stack.url + "/operator")
     await expect(page.get_by_role("heading", name="EUR in circulation")).to_be_visible()
     await check(page, f"operator-{size[0]}")
+    stack.payments.elsewhere = OtherWallet(stack.payments.till)
+    await owing(stack)
+    await page.goto(stack.url + "/operator/peers")
+    await expect(page.get_by_role("img", name="What they owe us")).to_be_visible()
+    await check(page, f"operator-peers-{size[0]}")

@@ -192,6 +192,7 @@ async def test_every_page_is_reached_inside_the_widget(stack: WebStack, host: Ho
         await tabs.get_by_role("link", name=name).click()
         await expect(widget.get_by_role("heading", name=name, exact=True)).to_be_focused()
     await widget.get_by_role("link", name="Statement").click()
+    await expect(widget.get_by_role("heading", name="Statement", exact=True)).to_be_focused()
     async with page.expect_download() as began:
         await widget.get_by_role("link", name="CSV").click()
     assert (await (await began.value).path()).read_bytes().startswith(b"time,id,kind")

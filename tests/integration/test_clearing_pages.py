@@ -12,7 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import insert
 
+from appservices.chassis.clock import system_clock
 from appservices.vocabulary.ids import ServerName, UserId
 from appservices.vocabulary.money import Money
 from tests.web_stack import EUR, WebStack, running_web, web_config
@@ -21,6 +23,7 @@ from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.records import Ending, Movement, PaymentKind, PaymentRecord, PaymentState
 from wallet_appservice.payments.till import Outcome, Tell, Till
+from wallet_appservice.storage.clearing_tables import peer_positions
 
 _HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 BOB = UserId("@bob:elsewhere.example")
@@ -50,7 +53,7 @@ class OtherWallet:
 
 @pytest.fixture
 async def stack(tmp_path: Path) -> AsyncIterator[WebStack]:
-    async with running_web(web_config(tmp_path)) as stack:
+    async with running_web(web_config(tmp_path, operators=["@admin:weft.example"])) as stack:
         stack.payments.elsewhere = OtherWallet(stack.payments.till)
         await stack.deposit(stack.user("alice"), 50_000)
         yield stack
@@ -171,3 +174,42 @@ async def test_what_came_from_elsewhere_is_given_back_by_the_api_and_the_page(
     done = await browser.post(f"{path}/refund", data={**fields, "amount": "6.00"}, follow_redirects=True)
     assert done.status_code == 200 and "under way" not in done.text
     assert await stack.balance_minor(alice) == 50_000
+
+
+async def owing(stack: WebStack) -> None:
+    """A peer whom we owe €12.50, as it went over two days."""
+    till = stack.payments.till
+    till = stack.payments.till
+    peers = Peers(database=till.database, ledger=till.ledger, clock=system_clock)
+    await peers.add(ServerName("elsewhere.example"), {EUR: 100_000})
+    await peers.adjust()
+    assert (await pay_by_api(stack)).json()["state"] == "posted"
+    hour_ms = 3_600_000
+    now_ms = system_clock()
+    async with till.database.begin() as work:
+        for number, owed_minor in enumerate((0, 40_000, 82_000, 81_000, -20_000, 3_000)):
+            row = {
+                "server": "elsewhere.example",
+                "currency": EUR,
+                "hour_ms": now_ms - (48 - 8 * number) * hour_ms,
+                "owed_minor": owed_minor,
+            }
+            await work.execute(insert(peer_positions), row)
+        await work.commit()
+
+
+async def test_the_operator_sees_how_it_stands_with_other_homeservers(
+    stack: WebStack, browser: httpx.AsyncClient
+) -> None:
+    assert (await browser.get("/operator/peers")).status_code == 404
+    began = await stack.session(stack.user("admin"))
+    browser.cookies.clear()
+    browser.cookies.set(f"weft_session_{stack.config.web.port}", began.token)
+    assert "There are no peers yet" in (await browser.get("/operator/peers")).text
+    assert "/operator/peers" not in (await browser.get("/operator")).text
+    await owing(stack)
+    assert "/operator/peers" in (await browser.get("/operator")).text
+    page = (await browser.get("/operator/peers")).text
+    assert "elsewhere.example" in page and "We owe them €12.50" in page
+    assert "€1,000.00" in page and "no payment yet" in page
+    assert re.search(r'class="chart-path" d="M0 [\d.]+H[\d.]+V', page) and "€820.00" in page

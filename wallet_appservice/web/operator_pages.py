@@ -1,4 +1,6 @@
-"""The operator's page: how much money there is, which limits hold, and who did what. It changes nothing.
+"""The operator's pages: how much money there is, which limits hold, who did what, and other homeservers.
+
+They change nothing.
 
 Whoever is not named in `web.operators` is told what a page that doesn't exist tells.
 """
@@ -12,16 +14,19 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from appservices.chassis.clock import system_clock
 from appservices.chassis.config import WeftConfig
 from appservices.chassis.database import Database
 from appservices.chassis.pages import PageRoute, Pages
-from appservices.chassis.signed_in import SessionGuard
+from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.vocabulary.languages import _, known
 from appservices.vocabulary.money import Currencies, CurrencyCode, format_minor
+from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.payments.audit import AuditAction, AuditEntry
 from wallet_appservice.payments.limit_rules import LimitKind, minor_of
 from wallet_appservice.payments.overview import supply_of, waiting_in
 from wallet_appservice.payments.protection import Protection
+from wallet_appservice.web.operator_peers_page import shown_peers
 from wallet_appservice.web.wallet_view import amount_text
 
 PATH: Final = "/operator"
@@ -61,16 +66,21 @@ def operator_pages(
     pages: Pages,
     config: WeftConfig,
     database: Database,
+    peers: Peers,
 ) -> APIRouter:
     router = APIRouter(prefix=PATH, route_class=PageRoute, include_in_schema=False)
     currencies = config.wallet.kept_currencies
     operators = frozenset(config.web.operators)
 
-    @router.get("")
-    async def whole(request: Request, before: str = "") -> Response:
+    async def operator(request: Request) -> SignedIn:
         signed_in = await guard.require_page(request)
         if signed_in.user_id not in operators:
             raise HTTPException(404)
+        return signed_in
+
+    @router.get("")
+    async def whole(request: Request, before: str = "") -> Response:
+        signed_in = await operator(request)
         position = int(before) if before.isascii() and before.isdigit() and len(before) <= 18 else None
         entries = await protection.audit.entries(limit=PAGE_SIZE + 1, before=position)
         shown = entries[:PAGE_SIZE]
@@ -91,6 +101,17 @@ def operator_pages(
             waiting=await waiting_in(database),
             entries=[_shown(entry, currencies) for entry in shown],
             older=shown[-1].position if len(entries) > PAGE_SIZE else None,
+            peers_count=len(await peers.all()),
+        )
+
+    @router.get("/peers")
+    async def elsewhere(request: Request) -> Response:
+        signed_in = await operator(request)
+        return pages.render(
+            request,
+            "operator_peers.html",
+            signed_in=signed_in,
+            peers=await shown_peers(database, peers, currencies, clock=system_clock),
         )
 
     return router
