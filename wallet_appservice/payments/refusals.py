@@ -103,7 +103,7 @@ REFUSALS = {
     PaymentRefusal.PAYEE_ELSEWHERE: Outside(
         400,
         "DEV_WEFT_PAYEE_ELSEWHERE",
-        known("{payee} has an account on another server, and this wallet pays people of {server} only."),
+        known("{payee} has an account on another server, which this wallet has no agreement with."),
     ),
     PaymentRefusal.PAYEE_UNKNOWN: Outside(
         404, "DEV_WEFT_PAYEE_UNKNOWN", known("There is no user {payee} here to pay.")
@@ -111,10 +111,14 @@ REFUSALS = {
     PaymentRefusal.OWN_LIMIT: Outside(
         403,
         "DEV_WEFT_OWN_LIMIT",
-        "Your own limit for one payment is {own_max}; you can change it in the Wallet, under Security.",
+        known(
+            "Your own limit for one payment is {own_max}; you can change it in the Wallet, under Security."
+        ),
     ),
     PaymentRefusal.DAY_LIMIT: Outside(
-        403, "DEV_WEFT_DAY_LIMIT", "You can pay {day_max} a day, and {day_left} of it is left for today."
+        403,
+        "DEV_WEFT_DAY_LIMIT",
+        known("You can pay {day_max} a day, and {day_left} of it is left for today."),
     ),
     PaymentRefusal.PEER_SILENT: Outside(
         503,
@@ -131,81 +135,85 @@ REFUSALS = {
         402, "DEV_WEFT_BALANCE_TOO_LOW", known("That is more than you have: you can pay {available} at most.")
     ),
     PaymentRefusal.CONFIRMATION_NEEDED: Outside(
-        403, "DEV_WEFT_CONFIRMATION_NEEDED", "This needs your PIN or a passkey."
+        403, "DEV_WEFT_CONFIRMATION_NEEDED", known("This needs your PIN or a passkey.")
     ),
     PaymentRefusal.PIN_NOT_SET: Outside(
-        403, "DEV_WEFT_PIN_NOT_SET", "You have no PIN; set one in the Wallet, under Security."
+        403, "DEV_WEFT_PIN_NOT_SET", known("You have no PIN; set one in the Wallet, under Security.")
     ),
     PaymentRefusal.PIN_LOCKED: Outside(
-        429, "DEV_WEFT_PIN_LOCKED", "After several wrong PINs yours is locked until {until}."
+        429, "DEV_WEFT_PIN_LOCKED", known("After several wrong PINs yours is locked until {until}.")
     ),
-    PaymentRefusal.PIN_WRONG: Outside(403, "DEV_WEFT_PIN_WRONG", "That PIN is not right."),
+    PaymentRefusal.PIN_WRONG: Outside(403, "DEV_WEFT_PIN_WRONG", known("That PIN is not right.")),
     PaymentRefusal.PASSKEY_WRONG: Outside(
-        403, "DEV_WEFT_PASSKEY_WRONG", "This passkey could not be checked; try again, or take your PIN."
+        403,
+        "DEV_WEFT_PASSKEY_WRONG",
+        known("This passkey could not be checked; try again, or take your PIN."),
     ),
     PaymentRefusal.TOO_BUSY: Outside(
-        429, "M_LIMIT_EXCEEDED", "Too many PINs are being checked at this moment; try again."
+        429, "M_LIMIT_EXCEEDED", known("Too many PINs are being checked at this moment; try again.")
     ),
     PaymentRefusal.HOLD_OVER: Outside(
-        409, "DEV_WEFT_NOT_PENDING", "This payment does not wait to be accepted any more."
+        409, "DEV_WEFT_NOT_PENDING", known("This payment does not wait to be accepted any more.")
     ),
-    PaymentRefusal.PAYMENT_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such payment to you."),
+    PaymentRefusal.PAYMENT_UNKNOWN: Outside(404, "M_NOT_FOUND", known("There is no such payment to you.")),
     PaymentRefusal.REFUND_IMPOSSIBLE: Outside(
         409,
         "DEV_WEFT_REFUND_IMPOSSIBLE",
-        "Only what somebody has paid you can be given back, and only once you have it.",
+        known("Only what somebody has paid you can be given back, and only once you have it."),
     ),
     PaymentRefusal.REFUND_CURRENCY: Outside(
-        400, "DEV_WEFT_REFUND_CURRENCY", "A refund is in the currency of its payment, {currency}."
+        400, "DEV_WEFT_REFUND_CURRENCY", known("A refund is in the currency of its payment, {currency}.")
     ),
     PaymentRefusal.REFUND_TOO_LARGE: Outside(
-        400, "DEV_WEFT_REFUND_TOO_LARGE", "Of this payment {left} can still be given back."
+        400, "DEV_WEFT_REFUND_TOO_LARGE", known("Of this payment {left} can still be given back.")
     ),
     PaymentRefusal.ASKED_INVALID: Outside(
-        400, "DEV_WEFT_ASKED_UNKNOWN", "Whom you ask is a Matrix user, such as @bob:{server}."
+        400, "DEV_WEFT_ASKED_UNKNOWN", known("Whom you ask is a Matrix user, such as @bob:{server}.")
     ),
     PaymentRefusal.ASKED_IS_ASKER: Outside(
-        400, "DEV_WEFT_ASKED_IS_ASKER", "You can't ask yourself for money."
+        400, "DEV_WEFT_ASKED_IS_ASKER", known("You can't ask yourself for money.")
     ),
-    PaymentRefusal.ASKED_TWICE: Outside(400, "DEV_WEFT_ASKED_TWICE", "{asked} is named twice."),
+    PaymentRefusal.ASKED_TWICE: Outside(400, "DEV_WEFT_ASKED_TWICE", known("{asked} is named twice.")),
     PaymentRefusal.PEOPLE_TOO_MANY: Outside(
-        400, "DEV_WEFT_PEOPLE_TOO_MANY", "One request can be split among {people_max} people at most."
+        400, "DEV_WEFT_PEOPLE_TOO_MANY", known("One request can be split among {people_max} people at most.")
     ),
     PaymentRefusal.ASKED_ELSEWHERE: Outside(
         400,
         "DEV_WEFT_ASKED_ELSEWHERE",
-        "{asked} has an account on another server, and this wallet asks people of {server} only.",
+        known("{asked} has an account on another server, and this wallet asks people of {server} only."),
     ),
     PaymentRefusal.ASKED_UNKNOWN: Outside(
-        404, "DEV_WEFT_ASKED_UNKNOWN", "There is no user {asked} here to ask."
+        404, "DEV_WEFT_ASKED_UNKNOWN", known("There is no user {asked} here to ask.")
     ),
     PaymentRefusal.SHARE_TOO_SMALL: Outside(
-        400, "DEV_WEFT_SHARE_TOO_SMALL", "That is too little to be split among so many."
+        400, "DEV_WEFT_SHARE_TOO_SMALL", known("That is too little to be split among so many.")
     ),
     PaymentRefusal.OPEN_TOO_MANY: Outside(
         409,
         "DEV_WEFT_OPEN_TOO_MANY",
-        "You have {open_max} of these open already: wait until some of them have ended.",
+        known("You have {open_max} of these open already: wait until some of them have ended."),
     ),
-    PaymentRefusal.REQUEST_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such request of yours."),
+    PaymentRefusal.REQUEST_UNKNOWN: Outside(404, "M_NOT_FOUND", known("There is no such request of yours.")),
     PaymentRefusal.REQUEST_OVER: Outside(
-        409, "DEV_WEFT_REQUEST_OVER", "There is nothing to pay here any more: this request has ended."
+        409, "DEV_WEFT_REQUEST_OVER", known("There is nothing to pay here any more: this request has ended.")
     ),
     PaymentRefusal.PACKET_COUNT_INVALID: Outside(
-        400, "DEV_WEFT_PACKET_COUNT_INVALID", "A red packet is for 1 to {count_max} people."
+        400, "DEV_WEFT_PACKET_COUNT_INVALID", known("A red packet is for 1 to {count_max} people.")
     ),
     PaymentRefusal.PACKET_TOO_LARGE: Outside(
-        400, "DEV_WEFT_AMOUNT_TOO_LARGE", "One red packet can hold {packet_max} at most."
+        400, "DEV_WEFT_AMOUNT_TOO_LARGE", known("One red packet can hold {packet_max} at most.")
     ),
     PaymentRefusal.PACKET_TOO_SMALL: Outside(
-        400, "DEV_WEFT_PACKET_TOO_SMALL", "That is too little for so many people: each must find something."
+        400,
+        "DEV_WEFT_PACKET_TOO_SMALL",
+        known("That is too little for so many people: each must find something."),
     ),
-    PaymentRefusal.PACKET_UNKNOWN: Outside(404, "M_NOT_FOUND", "There is no such red packet for you."),
+    PaymentRefusal.PACKET_UNKNOWN: Outside(404, "M_NOT_FOUND", known("There is no such red packet for you.")),
     PaymentRefusal.PACKET_EMPTY: Outside(
-        409, "DEV_WEFT_PACKET_EMPTY", "This red packet is empty: others were faster."
+        409, "DEV_WEFT_PACKET_EMPTY", known("This red packet is empty: others were faster.")
     ),
     PaymentRefusal.PACKET_OVER: Outside(
-        409, "DEV_WEFT_PACKET_OVER", "This red packet's time is over: what was left in it went back."
+        409, "DEV_WEFT_PACKET_OVER", known("This red packet's time is over: what was left in it went back.")
     ),
 }
 
