@@ -1,7 +1,7 @@
 """The room of a link: made by whoever needs it first, private, with the two service users in it.
 
 When both make one at the same time, that of the service user whose id is smaller counts: its maker declines
-the other's invite, and the other one moves. Which room a message came in does not matter, since it is signed;
+the other's invite, and the other one moves, unless it goes on inviting because it can't. Which room a message came in does not matter, since it is signed;
 the room is only where the next one goes.
 """
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 INVITE_SECONDS: Final = 10.0
 """After which a peer that has not joined is invited again; doubled up to INVITE_SECONDS_MAX."""
 INVITE_SECONDS_MAX: Final = 600.0
+DECLINED_MAX: Final = 3
+"""How often the peer's room is declined for ours. A peer that goes on inviting can't come into ours."""
 LOOK_SECONDS: Final = 5.0
 """After which the members are looked at, in case the peer's join was not told us."""
 
@@ -38,6 +40,8 @@ class _Presence:
     look_at: float = 0.0
     invite_at: float = 0.0
     invite_seconds: float = INVITE_SECONDS
+    declined: int = 0
+    """Rooms of the peer's that were declined for this one."""
 
 
 class LinkRooms:
@@ -101,7 +105,15 @@ class LinkRooms:
             if link.room_id == room_id:
                 await self._join(link, room_id)
                 return
-            if link.room_id is not None and link.room_is_ours and self._own_user < link.peer:
+            presence = self._presence(link.peer, link.room_id) if link.room_id is not None else None
+            if (
+                presence is not None
+                and link.room_id is not None
+                and link.room_is_ours
+                and self._own_user < link.peer
+                and presence.declined < DECLINED_MAX
+            ):
+                presence.declined += 1
                 logger.info("%s made a room too; ours counts", link.peer)
                 await self._intent().leave(room_id)
                 await self._invite(link, link.room_id)
