@@ -1,8 +1,8 @@
 """The room of a link: made by whoever needs it first, private, with the two service users in it.
 
 When both make one at the same time, that of the service user whose id is smaller counts: its maker declines
-the other's invite, and the other one moves, unless it goes on inviting because it can't. Which room a message came in does not matter, since it is signed;
-the room is only where the next one goes.
+the other's invite, and the other one moves, unless it goes on inviting because it can't. Which room a message
+came in does not matter, since it is signed; the room is only where the next one goes.
 """
 
 from __future__ import annotations
