@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ SQLITE_LOG_PAGES = 16_000
 """Of the write-ahead log (64 MB), before they are copied into the database file. A page that changes again
 until then is copied once; SQLite's own 1,000 are a few batches of a busy ledger."""
 POOL_SIZE = 8
+STALE_CONNECTIONS_MAX = 20
+"""As many as the pool and its overflow may hold since before PostgreSQL was started anew."""
 CLOSE_SECONDS_MAX = 5.0
 _READ_ONLY = "weft_read_only"
 _DRIVERS = {
@@ -111,26 +113,11 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
-        async with self._work("BEGIN") if self._writer is None else self._sqlite_work() as work:
-            yield work
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        """A consistent view that can't be committed and takes no write lock."""
-        if self.is_sqlite:
-            async with self.engine.connect() as connection:
-                await connection.execution_options(**{_READ_ONLY: True})
-                await connection.begin()
-                yield UnitOfWork(connection)
-                await connection.rollback()
-        else:
-            # PostgreSQL's usual level would show each statement another moment.
-            async with self._work("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as work:
+        if self._writer is None:
+            async with self._postgresql_work("BEGIN") as work:
                 yield work
-
-    @asynccontextmanager
-    async def _sqlite_work(self) -> AsyncIterator[UnitOfWork]:
-        async with self._writer or nullcontext(), self.engine.connect() as connection:
+            return
+        async with self._writer, self.engine.connect() as connection:
             await connection.begin()
             work = UnitOfWork(connection)
             yield work
@@ -138,26 +125,40 @@ class Database:
                 await connection.rollback()
 
     @asynccontextmanager
-    async def _work(self, beginning: str) -> AsyncIterator[UnitOfWork]:
-        """A transaction on PostgreSQL."""
-        while True:
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        """A consistent view that can't be committed and takes no write lock."""
+        if not self.is_sqlite:
+            # PostgreSQL's usual level would show each statement another moment.
+            async with self._postgresql_work("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as work:
+                yield work
+            return
+        async with self.engine.connect() as connection:
+            await connection.execution_options(**{_READ_ONLY: True})
+            await connection.begin()
+            yield UnitOfWork(connection)
+            await connection.rollback()
+
+    @asynccontextmanager
+    async def _postgresql_work(self, beginning: str) -> AsyncIterator[UnitOfWork]:
+        for left in range(STALE_CONNECTIONS_MAX, -1, -1):
             async with self.engine.connect() as connection:
                 driver = await _driver_of(connection)
-                try:
-                    await _tell(driver, beginning)
-                except OperationalError as error:
-                    if not error.connection_invalidated:
-                        raise
-                    # It was lost while nobody used it. The pool makes a new one for it, or tells why not.
-                    await connection.invalidate()
-                    continue
                 work = UnitOfWork(connection, driver)
                 try:
+                    try:
+                        await _tell(driver, beginning)
+                    except OperationalError as error:
+                        if not error.connection_invalidated or not left:
+                            raise
+                        # Lost while nobody used it. The pool makes a new one for it, or tells why not.
+                        await connection.invalidate()
+                        continue
                     yield work
+                    return
                 finally:
+                    # Also when who waited for the beginning was cancelled: it may have begun.
                     if not work.committed and not connection.invalidated:
                         await _roll_back(connection, driver)
-                return
 
     async def close(self) -> None:
         """Closes all connections; a server that has gone silent is not waited for."""
