@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, select, text
 
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
+from appservices.chassis.links import link as link_module
 from appservices.chassis.links.feature import ItemsRefused
 from appservices.chassis.links.link import Link
 from appservices.chassis.links.protocol import Item, StopReason
@@ -158,3 +160,17 @@ async def two_sides(folder: Path, weather: Weather) -> AsyncIterator[tuple[Side,
         await b.stop()
         for side in sides:
             await side.database.close()
+
+
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets links do in a test's time what takes them seconds and minutes."""
+    for name, seconds in {
+        "ACK_SECONDS": 0.005,
+        "ASK_SECONDS": 0.02,
+        "RESEND_SECONDS": 0.02,
+        "PING_SECONDS": 0.05,
+        "PING_SECONDS_MAX": 0.1,
+        "STOPPED_NOTE_SECONDS": 0.05,
+        "IDLE_SECONDS": 0.05,
+    }.items():
+        monkeypatch.setattr(link_module, name, seconds)

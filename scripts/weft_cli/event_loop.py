@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
+Result = TypeVar("Result")
 
-def run_on_fast_loop(work: Coroutine[Any, Any, None]) -> None:
+
+def run_on_fast_loop(work: Coroutine[Any, Any, Result]) -> Result:
     """As `asyncio.run` does."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
+        return runner.run(work)

@@ -27,12 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import uvloop
-
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.migrations import migrate
 from appservices.vocabulary.ids import TransferId
+from scripts.weft_cli.event_loop import run_on_fast_loop
 from tests.ledger_history import fill
 from tests.ledger_rivals import ACCOUNTS, CONNECTIONS, FUNDS, open_rivals, pgbench_program
 from tests.ledger_samples import EUR, ISSUANCE, WALLET_MIGRATIONS, deposit, open_ledger
@@ -118,9 +117,8 @@ def main(*, plan: Plan, json_path: Path | None) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         running_postgresql(server_settings()) as server,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # As it does, too.
     ):
-        turns = runner.run(_measure(plan, Stages(server, Path(folder))))
+        turns = run_on_fast_loop(_measure(plan, Stages(server, Path(folder))))  # As it does, too.
     _report(plan, turns, json_path=json_path)
 
 

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import select
 
 from appservices.chassis.clock import system_clock
-from appservices.chassis.links import link as link_module
 from appservices.chassis.links.protocol import Message, StopReason, signed_content
 from appservices.chassis.links.storage import item_write
 from appservices.chassis.tables import outbox
@@ -20,7 +19,7 @@ from appservices.vocabulary.money import Money
 from appservices.vocabulary.schemas import check_block
 from appservices.vocabulary.signing import verify_json
 from tests.clearing_wallets import EUR, OPERATOR, Wallet, wallets
-from tests.link_channel import Weather
+from tests.link_channel import Weather, shorten_pauses
 from wallet_appservice.clearing import paying as paying_module
 from wallet_appservice.clearing.items import Settle
 from wallet_appservice.clearing.overview import peers_overview
@@ -35,16 +34,7 @@ from wallet_appservice.payments.till import Outcome
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {
-        "ACK_SECONDS": 0.005,
-        "ASK_SECONDS": 0.02,
-        "RESEND_SECONDS": 0.02,
-        "PING_SECONDS": 0.05,
-        "PING_SECONDS_MAX": 0.1,
-        "STOPPED_NOTE_SECONDS": 0.05,
-        "IDLE_SECONDS": 0.05,
-    }.items():
-        monkeypatch.setattr(link_module, name, seconds)
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture

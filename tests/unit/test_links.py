@@ -23,21 +23,12 @@ from appservices.chassis.links.protocol import (
 )
 from appservices.chassis.links.storage import MEND, STOPPED, TRUST
 from appservices.vocabulary.signing import SigningKey, signed_bytes
-from tests.link_channel import NOTHING, A, B, Side, Weather, two_sides
+from tests.link_channel import NOTHING, A, B, Side, Weather, shorten_pauses, two_sides
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {
-        "ACK_SECONDS": 0.005,
-        "ASK_SECONDS": 0.02,
-        "RESEND_SECONDS": 0.02,
-        "PING_SECONDS": 0.05,
-        "PING_SECONDS_MAX": 0.1,
-        "STOPPED_NOTE_SECONDS": 0.05,
-        "IDLE_SECONDS": 0.05,
-    }.items():
-        monkeypatch.setattr(link_module, name, seconds)
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture
