@@ -36,6 +36,8 @@ until then is copied once; SQLite's own 1,000 are a few batches of a busy ledger
 POOL_SIZE = 8
 STALE_CONNECTIONS_MAX = 20
 """As many as the pool and its overflow may hold since before PostgreSQL was started anew."""
+ROLL_BACK_SECONDS_MAX = 2.0
+"""Then the connection is given up, and PostgreSQL rolls back when it notices."""
 CLOSE_SECONDS_MAX = 5.0
 _READ_ONLY = "weft_read_only"
 _DRIVERS = {
@@ -221,10 +223,11 @@ async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection[asy
     """Ends what may have begun; a connection that can't do that goes to nobody else."""
     ended = False
     try:
-        await driver.execute("ROLLBACK")
+        async with asyncio.timeout(ROLL_BACK_SECONDS_MAX):
+            await driver.execute("ROLLBACK")
         ended = True
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        logger.warning("a transaction was left to the database to roll back: %s", error)
+        logger.warning("a transaction was left to the database to roll back: %r", error)
     finally:
         if not ended:
             await connection.invalidate()
