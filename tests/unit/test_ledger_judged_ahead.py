@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,9 +16,11 @@ from wallet_appservice.ledger import engine
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.ledger.store import CommitUnknown, StoreBusy
 from wallet_appservice.ledger.submissions import (
+    STEP_TRANSFERS,
     LedgerUnavailable,
     Submission,
     SubmissionFailed,
+    judge_in_steps,
     judge_submission,
 )
 from wallet_appservice.ledger.values import (
@@ -289,3 +291,52 @@ async def test_a_refusal_judged_ahead_is_stored_with_its_batch(
     await ledger.submit(Submission(transfers=(deposit("more", ALICE, 1_000),)))
     (again,) = await ledger.submit(tea("2", 500))
     assert (again.refusal, again.replayed) == (TransferRefusal.BALANCE_TOO_LOW, True)
+
+
+LONG = 3 * STEP_TRANSFERS
+
+
+def many_teas(name: str, effects: Callable[[tuple[TransferResult, ...]], list[str]]) -> Submission[str]:
+    transfers = tuple(payment(f"{name} {number}", ALICE, BOB, 10) for number in range(LONG))
+    return Submission(transfers=transfers, effects=effects)
+
+
+async def test_a_long_submission_is_judged_in_steps_and_answered_whole(
+    ledger: Ledger[str], store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch before it may be stored at any moment; here it is, after the first step."""
+    steps: list[int] = []
+
+    def counting(view: View, waiting: Any, at_ms: int) -> Iterator[int]:
+        for step in judge_in_steps(view, waiting, at_ms):
+            steps.append(step)
+            if len(steps) == 1:
+                store.may_commit.set()
+            yield step
+
+    monkeypatch.setattr(engine, "judge_in_steps", counting)
+    async with being_written(ledger, store, tea("1", 500)):
+        behind = await ask(ledger, many_teas("2", lambda results: [str(len(results))]), tea("3", 1))
+    answers = await behind[0]
+    assert [result.refusal for result in answers].count(None) == 50
+    assert {result.refusal for result in answers[50:]} == {TransferRefusal.BALANCE_TOO_LOW}
+    assert refusals(await behind[1]) == [TransferRefusal.BALANCE_TOO_LOW]
+    assert steps == [STEP_TRANSFERS, STEP_TRANSFERS]
+    assert store.effects == [str(LONG)]
+    assert (store.balance(ALICE.id), store.balance(BOB.id)) == (0, 1_000)
+
+
+@pytest.mark.parametrize("is_before_lost", [False, True])
+async def test_a_long_submission_whose_effects_fail_leaves_nothing(
+    ledger: Ledger[str], store: MemoryStore, is_before_lost: bool
+) -> None:
+    def effects(_results: tuple[TransferResult, ...]) -> list[str]:
+        raise RuntimeError("no receipt can be written")
+
+    store.failures = [CommitUnknown("connection lost")] if is_before_lost else []
+    async with being_written(ledger, store, tea("1", 500)) as first:
+        behind = await ask(ledger, many_teas("2", effects), tea("3", 500))
+    await asyncio.wait([*first, *behind])
+    assert isinstance(behind[0].exception(), RuntimeError)
+    assert refusals(await behind[1]) == [None]
+    assert store.balance(BOB.id) == (500 if is_before_lost else 1_000)

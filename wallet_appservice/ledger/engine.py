@@ -40,6 +40,7 @@ from wallet_appservice.ledger.store import (
     StoreRefused,
 )
 from wallet_appservice.ledger.submissions import (
+    STEP_TRANSFERS,
     Ahead,
     Answer,
     LedgerUnavailable,
@@ -48,6 +49,7 @@ from wallet_appservice.ledger.submissions import (
     SubmissionTooBig,
     Waiting,
     is_known,
+    judge_in_steps,
     judge_submission,
     wanted_by,
 )
@@ -72,8 +74,6 @@ SPLIT_SUBMISSIONS_MIN: Final = 64
 """From so many on, half of those who wait come into a batch while nothing is being written: callers who ask
 again when they are answered would else all be in the database, or all out of it, and one of two processors
 would always be idle."""
-AHEAD_STEP_TRANSFERS: Final = 32
-"""Judged ahead before the database is listened to again."""
 ANSWERS_STEP: Final = 8
 """Callers who are answered before the database is listened to again; mostly they have more to do then."""
 ANSWER_SECONDS_MAX: Final = 0.003
@@ -250,6 +250,7 @@ class Ledger(Generic[Effect]):
         try:
             while batch := await self._next_batch():
                 ahead, self._ahead = self._ahead, Ahead()
+                ahead.finish()
                 await self._apply(batch, ahead)
         finally:
             while self._durable:
@@ -286,7 +287,7 @@ class Ledger(Generic[Effect]):
 
     def _continue_ahead(self) -> None:
         """Has those who wait judged ahead, unless that is under way."""
-        if self._is_writing and not self._is_judging_ahead and self._waiting:
+        if self._is_writing and not self._is_judging_ahead and (self._waiting or self._ahead.rest):
             self._is_judging_ahead = True
             self._loop.call_soon(self._judge_ahead)
 
@@ -295,29 +296,34 @@ class Ledger(Generic[Effect]):
         or a pending transfer that it ends."""
         self._is_judging_ahead = False
         view, ahead = self._view, self._ahead
-        if view is None or not self._is_writing or ahead.is_closed:
+        if view is None or not self._is_writing:
             return
         if ahead.at_ms is None:
             ahead.at_ms = self._clock()
-        step_transfers = 0
+        step_transfers = ahead.go_on()
         while (
             self._waiting
-            and step_transfers < AHEAD_STEP_TRANSFERS
+            and step_transfers < STEP_TRANSFERS
+            and not ahead.is_closed
             and ahead.transfers_count < BATCH_TRANSFERS_MAX
             and len(ahead.submissions) < BATCH_SUBMISSIONS_MAX
         ):
             if not is_known(view, self._waiting[0]):
                 break
             waiting = self._waiting.popleft()
-            ahead.submissions.append(waiting)
-            judge_submission(view, waiting, ahead.at_ms)
             transfers_count = len(waiting.submission.transfers)
+            ahead.submissions.append(waiting)
             ahead.transfers_count += transfers_count
-            step_transfers += transfers_count or 1
+            if transfers_count > STEP_TRANSFERS:
+                ahead.rest = judge_in_steps(view, waiting, ahead.at_ms)
+                step_transfers += ahead.go_on()
+            else:
+                judge_submission(view, waiting, ahead.at_ms)
+                step_transfers += transfers_count or 1
         self._place.set()
         if ahead.submissions and self._next is None:
             self._next = asyncio.create_task(self._open_batch(), name="next ledger batch")
-        if step_transfers >= AHEAD_STEP_TRANSFERS:
+        if step_transfers >= STEP_TRANSFERS:
             self._continue_ahead()
 
     def _forget(self) -> None:

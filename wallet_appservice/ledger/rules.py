@@ -9,7 +9,7 @@ time.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -79,21 +79,37 @@ def judge(
     """
     if content_refusals is None:
         content_refusals = [content_refusal(transfer) for transfer in transfers]
+    return tuple(
+        judging(
+            view,
+            transfers,
+            at_ms=at_ms,
+            accounts_refused=accounts_refused,
+            content_refusals=content_refusals,
+        )
+    )
+
+
+def judging(
+    view: View,
+    transfers: Sequence[Transfer],
+    *,
+    at_ms: int,
+    accounts_refused: Collection[AccountId],
+    content_refusals: Sequence[TransferRefusal | None],
+) -> Iterator[TransferResult]:
+    """As `judge`, no further than its results are taken; those of a chain come of one piece."""
     judgement = _Judgement(view, at_ms, accounts_refused)
-    if len(transfers) == 1 and not transfers[0].linked:
-        return (judgement.of_one(transfers[0], content_refusals[0]),)
-    results: list[TransferResult] = []
     start = 0
     for end, transfer in enumerate(transfers, 1):
         if transfer.linked and end < len(transfers):
             continue
         # Here a chain ends; what is linked to nothing is a chain of one.
         if transfers[start].linked:
-            results += judgement.of_chain(transfers[start:end], content_refusals[start:end])
+            yield from judgement.of_chain(transfers[start:end], content_refusals[start:end])
         else:
-            results.append(judgement.of_one(transfer, content_refusals[start]))
+            yield judgement.of_one(transfer, content_refusals[start])
         start = end
-    return tuple(results)
 
 
 def content_refusal(transfer: Transfer) -> TransferRefusal | None:

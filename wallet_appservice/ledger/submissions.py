@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple
+from itertools import islice
+from typing import Final, Generic, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
-from wallet_appservice.ledger.rules import AccountResult, judge, open_accounts
+from wallet_appservice.ledger.rules import AccountResult, judging, open_accounts
 from wallet_appservice.ledger.store import Effect
 from wallet_appservice.ledger.values import NewAccount, Transfer, TransferRefusal, TransferResult
 from wallet_appservice.ledger.view import Loaded, View, Wanted
+
+STEP_TRANSFERS: Final = 32
+"""Judged in one step; beside steps, the database is listened to."""
 
 
 class LedgerUnavailable(Exception):
@@ -96,12 +100,31 @@ class Ahead(Generic[Effect]):
     """The time of the whole batch, once one of it is judged."""
     is_closed: bool = False
     """Nobody comes in any more: their ids are being looked up."""
+    rest: Iterator[int] | None = None
+    """Judges the rest of the last one, which has so many transfers that it is judged in steps."""
     loaded: Loaded | None = None
     """What was found of what they want, accounts that are known left out."""
+
+    def go_on(self) -> int:
+        """Judges a step of the rest, if there is one; how many transfers."""
+        step_transfers = 0 if self.rest is None else next(self.rest, 0)
+        if step_transfers == 0:
+            self.rest = None
+        return step_transfers
+
+    def finish(self) -> None:
+        while self.rest is not None:
+            self.go_on()
 
 
 def judge_submission(view: View, waiting: Waiting[Effect], at_ms: int) -> None:
     """Judges one submission; when its effects raise, it alone is at fault and leaves nothing behind."""
+    for _ in judge_in_steps(view, waiting, at_ms):
+        pass
+
+
+def judge_in_steps(view: View, waiting: Waiting[Effect], at_ms: int) -> Iterator[int]:
+    """As `judge_submission`, and tells after each step how many transfers it has judged."""
     submission = waiting.submission
     waiting.judged, waiting.fault, waiting.effects = None, None, ()
     mark = view.mark()
@@ -111,13 +134,19 @@ def judge_submission(view: View, waiting: Waiting[Effect], at_ms: int) -> None:
         if submission.accounts:
             accounts = open_accounts(view, submission.accounts)
             refused = [result.account.id for result in accounts if result.refusal is not None]
-        transfers = judge(
+        results = judging(
             view,
             submission.transfers,
             at_ms=at_ms,
             accounts_refused=refused,
             content_refusals=waiting.content_refusals,
         )
+        judged: list[TransferResult] = []
+        while len(submission.transfers) - len(judged) > STEP_TRANSFERS:
+            step = list(islice(results, STEP_TRANSFERS))
+            judged += step
+            yield len(step)
+        transfers = (*judged, *results)
         waiting.effects = tuple(submission.effects(transfers))
         waiting.judged = Answer(accounts, transfers)
     except Exception as error:
