@@ -79,7 +79,7 @@ class SessionStore:
         self._clock = clock
         self._tokens = tokens
         self._session_ms = session_hours * _HOUR_MS
-        self._by_token: SharedReads[Row[Any]] = SharedReads(self._read_by_token)
+        self._by_token: SharedReads[str, Row[Any]] = SharedReads(self._read_by_token)
 
     # Sign-in by a code that the browser shows.
 

@@ -308,7 +308,8 @@ class Payments:
         if kind in (PaymentKind.PAYMENT, PaymentKind.PURCHASE):
             admitted = await self._admitted(order)
             if isinstance(admitted, PaymentRefused):
-                return await self.till.tell_alone(admitted, tell)
+                # It may have been made since by the same order, asked for at the same moment.
+                return await self.till.tell_alone(await self._earlier(order, kind) or admitted, tell)
             admission = admitted
         peer = server_of(order.payee) if self._is_elsewhere(order.payee) else None
         debit, credit = self._accounts(order, kind, merchant)
@@ -354,11 +355,9 @@ class Payments:
         """The outcome, where it is known before the ledger is asked: a repetition, or a refusal."""
         if not is_ledger_id(order.id):
             return self._refused(PaymentRefusal.ID_INVALID, order)
-        earlier = None if kind is PaymentKind.PURCHASE else await self.till.record(order.id)
+        earlier = await self._earlier(order, kind)
         if earlier is not None:
-            return (
-                earlier if _is_same(earlier, order, kind) else self._refused(PaymentRefusal.ID_TAKEN, order)
-            )
+            return earlier
         user = order.payee if kind is PaymentKind.DEPOSIT else order.payer
         if not is_user_id(order.payee):
             return self._refused(PaymentRefusal.PAYEE_INVALID, order)
@@ -387,6 +386,13 @@ class Payments:
         ):
             return self._refused(PaymentRefusal.PAYEE_UNKNOWN, order)
         return None
+
+    async def _earlier(self, order: PaymentOrder, kind: PaymentKind) -> Outcome | None:
+        """What became of an order of that id; of purchases, which orders find, nothing is said."""
+        earlier = None if kind is PaymentKind.PURCHASE else await self.till.record(order.id)
+        if earlier is None or _is_same(earlier, order, kind):
+            return earlier
+        return self._refused(PaymentRefusal.ID_TAKEN, order)
 
     def _is_elsewhere(self, user: UserId) -> bool:
         return server_of(user) != server_of(self.wallet_user)

@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Database, Write
+from appservices.chassis.shared_reads import SharedReads
 from appservices.vocabulary.ids import TransferId, UserId
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from wallet_appservice.payments.limit_rules import (
@@ -35,10 +36,10 @@ from wallet_appservice.payments.limit_rules import (
     limits_in_force,
     needs_confirmation,
 )
-from wallet_appservice.payments.proofs import has_proof
+from wallet_appservice.payments.proofs import with_proof
 from wallet_appservice.payments.records import Authority
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
-from wallet_appservice.payments.settings import settings_of
+from wallet_appservice.payments.settings import settings_of_all
 from wallet_appservice.storage.limit_tables import day_spending
 
 LOOKS_MAX: Final = 5
@@ -48,8 +49,9 @@ DAYS_KEPT: Final = 40
 logger = logging.getLogger(__name__)
 
 _c = day_spending.c
-_SPENT: Final = select(_c.spent_minor).where(
-    _c.user_id == bindparam("of_user"), _c.currency == bindparam("of_currency"), _c.day == bindparam("of_day")
+_SPENT: Final = select(day_spending).where(
+    _c.user_id.in_(bindparam("of_users", expanding=True)),
+    _c.day.between(bindparam("first_day"), bindparam("last_day")),
 )
 # A sum past the limit is NULL, which the column refuses: then nothing of the transaction is kept.
 _COUNT: Final = (
@@ -83,6 +85,8 @@ class Spending:
     authority: Authority
 
 
+Place = tuple[UserId, CurrencyCode, int]
+"""Where is counted what somebody spends in a currency on a day."""
 Spent = Callable[[UserId, CurrencyCode, Mapping[str, str]], Awaitable[None]]
 """Told after a spending, with the payer's settings."""
 
@@ -112,7 +116,8 @@ class Gate:
         self.currencies = currencies
         self._database = database
         self._clock = clock
-        self._under_way: dict[tuple[UserId, CurrencyCode, int], _UnderWay] = {}
+        self._under_way: dict[Place, _UnderWay] = {}
+        self._looks: SharedReads[Place, _Found] = SharedReads(self._find)
         self._on_spent: Spent | None = None
 
     def now_ms(self) -> int:
@@ -133,7 +138,7 @@ class Gate:
         try:
             for _ in range(LOOKS_MAX):
                 ended = under_way.ended
-                seen = await self._look(spending, place[2], begin=True)
+                seen = await self._look(spending, place, begin=True)
                 if under_way.ended == ended:
                     break
             # From here on nothing is awaited: what is judged is what is entered.
@@ -149,18 +154,17 @@ class Gate:
 
     async def refusal(self, spending: Spending) -> PaymentRefused | None:
         """What would refuse it now, without letting it pass; CONFIRMATION_NEEDED comes last."""
-        day = day_of(self._clock())
-        under_way = self._under_way.get((spending.payer, spending.money.currency, day), _UnderWay())
-        seen = await self._look(spending, day, begin=False)
+        place = (spending.payer, spending.money.currency, day_of(self._clock()))
+        under_way = self._under_way.get(place, _UnderWay())
+        seen = await self._look(spending, place, begin=False)
         return self._judge(spending, seen, under_way.sum_without(spending.id))
 
     async def limits_of(self, user: UserId, currency: CurrencyCode) -> tuple[Limits, int]:
         """What is in force for a user, and how much of the day's limit is spent."""
-        async with self._database.read() as work:
-            settings = await settings_of(work, user)
-            parameters = {"of_user": user, "of_currency": currency, "of_day": day_of(self._clock())}
-            spent = (await work.execute(_SPENT, parameters)).scalar_one_or_none()
-        return limits_in_force(self.operator, settings, self.currencies[currency]), spent or 0
+        found = await self._looks.get((user, currency, day_of(self._clock())))
+        assert found is not None, "of every place there is something"
+        limits = limits_in_force(self.operator, found.settings, self.currencies[currency])
+        return limits, found.spent_minor or 0
 
     async def forget_old_days(self) -> None:
         """Deletes what was counted longer than DAYS_KEPT ago."""
@@ -169,21 +173,28 @@ class Gate:
             await work.execute(delete(day_spending).where(old))
             await work.commit()
 
-    async def _look(self, spending: Spending, day: int, *, begin: bool) -> _Seen:
-        parameters = {
-            "of_user": spending.payer,
-            "of_currency": spending.money.currency,
-            "of_day": day,
-        }
+    async def _look(self, spending: Spending, place: Place, *, begin: bool) -> _Seen:
+        found = await self._looks.get(place)
+        assert found is not None, "of every place there is something"
+        if found.spent_minor is None and begin:
+            await self._begin_day(*place)
+        return _Seen(
+            limits=limits_in_force(self.operator, found.settings, self.currencies[spending.money.currency]),
+            settings=found.settings,
+            spent_minor=found.spent_minor or 0,
+            has_proof=found.has_proof,
+        )
+
+    async def _find(self, places: Sequence[Place]) -> dict[Place, _Found]:
+        users = [user for user, _currency, _day in places]
+        days = [day for _user, _currency, day in places]
+        parameters = {"of_users": users, "first_day": min(days), "last_day": max(days)}
         async with self._database.read() as work:
-            settings = await settings_of(work, spending.payer)
-            spent = (await work.execute(_SPENT, parameters)).scalar_one_or_none()
-            # Only a session's right to pay depends on it.
-            proven = spending.authority is Authority.SESSION and await has_proof(work, spending.payer)
-        if spent is None and begin:
-            await self._begin_day(spending.payer, spending.money.currency, day)
-        limits = limits_in_force(self.operator, settings, self.currencies[spending.money.currency])
-        return _Seen(limits=limits, settings=settings, spent_minor=spent or 0, has_proof=proven)
+            settings = await settings_of_all(work, users)
+            rows = await work.execute(_SPENT, parameters)
+            spent = {(row.user_id, row.currency, row.day): row.spent_minor for row in rows}
+            proven = await with_proof(work, users)
+        return {place: _Found(settings[place[0]], spent.get(place), place[0] in proven) for place in places}
 
     async def _begin_day(self, user: UserId, currency: CurrencyCode, day: int) -> None:
         try:
@@ -223,12 +234,12 @@ class Gate:
             )
         return None
 
-    def _forget(self, place: tuple[UserId, CurrencyCode, int]) -> None:
+    def _forget(self, place: Place) -> None:
         under_way = self._under_way[place]
         if not under_way.amounts and not under_way.looking:
             del self._under_way[place]
 
-    def _end(self, place: tuple[UserId, CurrencyCode, int], id: TransferId) -> None:
+    def _end(self, place: Place, id: TransferId) -> None:
         under_way = self._under_way[place]
         under_way.ended += 1
         entry = under_way.amounts[id]
@@ -247,6 +258,17 @@ class Gate:
             logger.exception("after payment %s something could not be told", spending.id)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database holds of a place."""
+
+    settings: Mapping[str, str]
+    """The user's."""
+    spent_minor: int | None
+    """None before the day has begun."""
+    has_proof: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     limits: Limits
@@ -258,9 +280,7 @@ class _Seen:
 class Admission:
     """A spending that may pass. It holds its place in the day's limit until it ends."""
 
-    def __init__(
-        self, gate: Gate, spending: Spending, *, place: tuple[UserId, CurrencyCode, int], seen: _Seen
-    ) -> None:
+    def __init__(self, gate: Gate, spending: Spending, *, place: Place, seen: _Seen) -> None:
         self._gate = gate
         self._spending = spending
         self._place = place

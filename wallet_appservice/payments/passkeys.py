@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from webauthn import (
     base64url_to_bytes,
@@ -52,6 +52,10 @@ ANSWER_LENGTH_MAX: Final = 12_000
 CREDENTIAL_ID_LENGTH_MAX: Final = 1_400
 REGISTERING: Final = "registering"
 """The purpose of a challenge that adds a passkey."""
+
+_WITH_PASSKEY: Final = select(passkeys.c.user_id).where(
+    passkeys.c.user_id.in_(bindparam("of_users", expanding=True))
+)
 
 
 class PasskeysUnsupported(Exception):
@@ -357,9 +361,9 @@ class Passkeys:
         work.after_commit(self._on_commit)
 
 
-async def has_passkey(work: UnitOfWork, user: UserId) -> bool:
-    found = await work.execute(select(passkeys.c.name).where(passkeys.c.user_id == user).limit(1))
-    return found.first() is not None
+async def with_passkey(work: UnitOfWork, users: Sequence[UserId]) -> set[UserId]:
+    """Those of the users who have a passkey."""
+    return {UserId(row.user_id) for row in await work.execute(_WITH_PASSKEY, {"of_users": users})}
 
 
 def _descriptor(passkey: Passkey) -> PublicKeyCredentialDescriptor:

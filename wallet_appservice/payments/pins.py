@@ -59,6 +59,7 @@ _RIGHT: Final = (
 )
 _FORGET: Final = delete(pins).where(pins.c.user_id == bindparam("of_user"))
 _INSERT: Final = insert(pins)
+_WITH_PIN: Final = select(pins.c.user_id).where(pins.c.user_id.in_(bindparam("of_users", expanding=True)))
 
 
 class PinUnfit(ValueError):
@@ -217,7 +218,12 @@ class Pins:
 
 
 async def pin_is_set(work: UnitOfWork, user: UserId) -> bool:
-    return (await work.execute(select(pins.c.user_id).where(pins.c.user_id == user))).first() is not None
+    return bool(await with_pin(work, [user]))
+
+
+async def with_pin(work: UnitOfWork, users: Sequence[UserId]) -> set[UserId]:
+    """Those of the users who have a PIN."""
+    return {UserId(row.user_id) for row in await work.execute(_WITH_PIN, {"of_users": users})}
 
 
 def digits_of(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from appservices.chassis.database import Database, UnitOfWork
 from appservices.vocabulary.ids import UserId, derived_id
-from wallet_appservice.payments.passkeys import Passkeys, has_passkey
-from wallet_appservice.payments.pins import Pins, pin_is_set
+from wallet_appservice.payments.passkeys import Passkeys, with_passkey
+from wallet_appservice.payments.pins import Pins, with_pin
 from wallet_appservice.payments.records import Authority, PaymentOrder, clean_memo
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
@@ -42,7 +43,7 @@ class Proofs:
     async def has_any(self, user: UserId) -> bool:
         """Whether the user has a PIN or a passkey."""
         async with self._database.read() as work:
-            return await has_proof(work, user)
+            return bool(await with_proof(work, [user]))
 
     async def check(self, user: UserId, proof: Proof, purpose: str) -> PaymentRefused | None:
         """Whether the proof is right; CONFIRMATION_NEEDED when there is none in it."""
@@ -61,9 +62,9 @@ class Proofs:
         )
 
 
-async def has_proof(work: UnitOfWork, user: UserId) -> bool:
-    """The same within a unit of work."""
-    return await pin_is_set(work, user) or await has_passkey(work, user)
+async def with_proof(work: UnitOfWork, users: Sequence[UserId]) -> set[UserId]:
+    """Those of the users who have a PIN or a passkey."""
+    return await with_pin(work, users) | await with_passkey(work, users)
 
 
 def purpose_of(order: PaymentOrder) -> str:

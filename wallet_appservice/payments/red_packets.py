@@ -114,8 +114,10 @@ class RedPackets:
             Spending(id=order.id, payer=order.sender, money=order.money, authority=order.authority)
         )
         if isinstance(admitted, PaymentRefused):
-            await self._till.write(tell(admitted))
-            return admitted
+            # It may have been filled since by the same order, asked for at the same moment.
+            filled = await self._earlier(order) or admitted
+            await self._till.write(tell(filled))
+            return filled
         with closing(admitted):
             return await self._filled(order, admitted, tell)
 

@@ -20,8 +20,8 @@ VALUE_LENGTH_MAX: Final = 4_000
 _ON, _OFF = "on", "off"
 
 TRIES_MAX: Final = 5
-_SELECT: Final = select(wallet_settings.c.name, wallet_settings.c.value).where(
-    wallet_settings.c.user_id == bindparam("of_user")
+_SELECT: Final = select(wallet_settings).where(
+    wallet_settings.c.user_id.in_(bindparam("of_users", expanding=True))
 )
 _DELETE: Final = delete(wallet_settings).where(
     wallet_settings.c.user_id == bindparam("of_user"), wallet_settings.c.name == bindparam("of_name")
@@ -77,7 +77,15 @@ async def change_settings(database: Database, writes: Sequence[Write]) -> None:
 
 async def settings_of(work: UnitOfWork, user: UserId) -> dict[str, str]:
     """The same within a unit of work."""
-    return {row.name: row.value for row in await work.execute(_SELECT, {"of_user": user})}
+    return (await settings_of_all(work, [user]))[user]
+
+
+async def settings_of_all(work: UnitOfWork, users: Sequence[UserId]) -> dict[UserId, dict[str, str]]:
+    """The same of several users; each of them is in it."""
+    settings: dict[UserId, dict[str, str]] = {user: {} for user in users}
+    for row in await work.execute(_SELECT, {"of_users": users}):
+        settings[row.user_id][row.name] = row.value
+    return settings
 
 
 def setting_writes(user: UserId, name: str, value: str | None) -> Sequence[Write]:
