@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import httpx
 import uvicorn
@@ -86,7 +87,10 @@ from wallet_appservice.web.security_api import security_api
 
 logger = logging.getLogger(__name__)
 
-STOP_SECONDS_MAX = 10
+KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than a reverse proxy keeps a connection that it may use again: closed by us first, a request on its
+way would be lost."""
+STOP_SECONDS_MAX: Final = 10
 
 
 async def serve(config: WeftConfig) -> None:
@@ -123,6 +127,7 @@ def server_of(config: WeftConfig, app: FastAPI) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS_MAX,
         )
     )

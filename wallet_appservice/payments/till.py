@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Row, bindparam, insert, select, update
 
 from appservices.chassis.database import Database, Write
+from appservices.chassis.shared_reads import SharedReads
 from appservices.vocabulary.ids import AccountId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor
 from appservices.vocabulary.signing import SigningKey
@@ -53,6 +54,7 @@ Tell = Callable[[Outcome], Sequence[Write]]
 its caller's language, perhaps several times, and for a repetition again."""
 
 _INSERT: Final = insert(payments)
+_FIND: Final = select(payments).where(payments.c.id.in_(bindparam("of_ids", expanding=True)))
 _END: Final = (
     update(payments)
     .where(payments.c.id == bindparam("at_id"), payments.c.state == PaymentState.PENDING.value)
@@ -141,6 +143,7 @@ class Till:
         self.currencies = currencies
         self._announcer = announcer
         self._on_commit = on_commit
+        self._records: SharedReads[TransferId, PaymentRecord] = SharedReads(self._read_records)
 
     async def move(
         self,
@@ -252,9 +255,7 @@ class Till:
 
     async def record(self, id: TransferId) -> PaymentRecord | None:
         """The payment of that id, whoever made it."""
-        async with self.database.read() as work:
-            row = (await work.execute(select(payments).where(payments.c.id == id))).first()
-            return record_of(row) if row is not None else None
+        return await self._records.get(id)
 
     async def tell_alone(self, outcome: Outcome, tell: Tell) -> Outcome:
         """Commits what there is to tell where no money moves."""
@@ -277,6 +278,10 @@ class Till:
                 await work.apply(rest)
                 work.after_commit(self._on_commit)
                 await work.commit()
+
+    async def _read_records(self, ids: Sequence[TransferId]) -> dict[TransferId, PaymentRecord]:
+        async with self.database.read() as work:
+            return {TransferId(row.id): record_of(row) for row in await work.execute(_FIND, {"of_ids": ids})}
 
     def wake(self) -> None:
         """To be called after a commit that may have written outbox rows."""

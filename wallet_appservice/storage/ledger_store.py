@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from appservices.chassis.database import Database, UnitOfWork, Write
+from appservices.chassis.shared_reads import SharedReads
 from appservices.vocabulary.ids import AccountId, TransferId
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.ledger.store import CommitUnknown, StoreBusy, StoreRefused
@@ -67,6 +68,7 @@ class SqlLedgerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._accounts: SharedReads[AccountId, Account] = SharedReads(self._read_accounts)
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[_SqlBatch]:
@@ -89,8 +91,7 @@ class SqlLedgerStore:
                 raise
 
     async def account(self, account_id: AccountId) -> Account | None:
-        rows = await self._read(_ACCOUNT, id=account_id)
-        return _account(rows[0]) if rows else None
+        return await self._accounts.get(account_id)
 
     async def accounts_of(self, owner: str) -> tuple[Account, ...]:
         return tuple(_account(row) for row in await self._read(_ACCOUNTS_OF, owner=owner))
@@ -110,6 +111,9 @@ class SqlLedgerStore:
     async def due(self, *, now_ms: int, limit: int, after: int) -> tuple[StoredTransfer, ...]:
         rows = await self._read(_DUE, now_ms=now_ms, limit=limit, after=after)
         return tuple(stored_transfer(row) for row in rows)
+
+    async def _read_accounts(self, ids: Sequence[AccountId]) -> dict[AccountId, Account]:
+        return {AccountId(row.id): _account(row) for row in await self._read(_ACCOUNTS, ids=ids)}
 
     async def _read(self, statement: Select[Any], **parameters: object) -> Sequence[Row[Any]]:
         try:
@@ -383,7 +387,7 @@ _TRANSFERS_OF = _with_ending(
 _TRANSFER = _with_ending(
     select(ledger_transfers.c.position).where(ledger_transfers.c.id == bindparam("id")).correlate(None)
 )
-_ACCOUNT = select(ledger_accounts).where(ledger_accounts.c.id == bindparam("id"))
+_ACCOUNTS = select(ledger_accounts).where(ledger_accounts.c.id.in_(bindparam("ids", expanding=True)))
 _ACCOUNTS_OF = (
     select(ledger_accounts)
     .where(ledger_accounts.c.owner == bindparam("owner"))
