@@ -22,10 +22,11 @@ from appservices.chassis.links.feature import ItemsRefused
 from appservices.chassis.links.link import Link
 from appservices.chassis.links.protocol import Item, StopReason
 from appservices.chassis.links.storage import LinkStorage, StoredLink, item_write, link_write, new_link
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.tables import direct_rooms
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 
 A, B = UserId("@wallet:a"), UserId("@wallet:b")
 NOTHING = Write(text("SELECT 1"), {})
@@ -147,7 +148,7 @@ async def two_sides(folder: Path, weather: Weather) -> AsyncIterator[tuple[Side,
     sides = []
     for name, user in (("a", A), ("b", B)):
         database = open_database(f"sqlite:///{name}.db", folder=folder)
-        await migrate(database, CHASSIS_MIGRATIONS)
+        await migrated(database, CHASSIS_MIGRATIONS)
         sides.append(Side(user, database, weather))
     a, b = sides
     a.other, b.other = b, a

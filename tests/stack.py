@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 import httpx
 
-from tests.synapse import PASSWORD, JsonObject, MatrixUser, Synapse, free_port
+from tests.synapse import PASSWORD, WAIT_SECONDS_MAX, JsonObject, MatrixUser, Synapse, free_port
 
 WEFT: Final = Path(sys.executable).parent / "weft"
 COMMAND_SECONDS_MAX: Final = 60.0
@@ -143,11 +143,17 @@ def run_weft(
     data: Path | None = None,
     seconds_max: float = COMMAND_SECONDS_MAX,
     cwd: Path | None = None,
+    python_path: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `weft` to its end, never as the terminal's own process; output is text."""
+    """Runs `weft` to its end, never as the terminal's own process; output is text.
+
+    Only with `python_path` do it and its Synapse find modules that aren't installed.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "WEFT_DATA"}
     if data is not None:
         environment["WEFT_DATA"] = str(data)
+    if python_path is not None:
+        environment["PYTHONPATH"] = str(python_path)
     return subprocess.run(
         [str(WEFT), *arguments],
         env=environment,
@@ -160,7 +166,7 @@ def run_weft(
     )
 
 
-def wait_until(look: Callable[[], bool], *, seconds_max: float = 15.0) -> None:
+def wait_until(look: Callable[[], bool], *, seconds_max: float = WAIT_SECONDS_MAX) -> None:
     """Looks until it is so; raises AssertionError at the deadline."""
     deadline = time.monotonic() + seconds_max
     while not look():
@@ -183,7 +189,7 @@ def free_port_pair() -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 
