@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,8 +18,8 @@ import httpx
 import yaml
 
 from appservices.vocabulary.ids import derived_id
-from tests.stack import COMMAND_SECONDS_MAX, Stack, run_weft
-from tests.synapse import PROJECT_ROOT, MatrixUser, free_port
+from tests.stack import Stack
+from tests.synapse import MatrixUser, free_port
 
 CHUNK_BYTES: Final = 65536
 
@@ -107,17 +106,14 @@ class SeverableStack(Stack):
         homeserver["federation"] = {
             "destination_min_retry_interval": "1s",
             "destination_max_retry_interval": "2s",
+            # It tries again what is under way as long as by itself, but every second and not every minute.
+            "max_long_retry_delay": "1s",
+            "max_long_retries": 400,
         }
-        homeserver["modules"].append({"module": "tests.impatient_federation.ImpatientFederation"})
         path.write_text(yaml.safe_dump(homeserver, sort_keys=False))
         # `weft up` makes sure that the port of the server name is free, and so it is until then.
         super().start(config)
         self.proxy = Proxy(self.federation_port, listener["port"])
-
-    def weft(
-        self, *arguments: str, seconds_max: float = COMMAND_SECONDS_MAX
-    ) -> subprocess.CompletedProcess[str]:
-        return run_weft(*arguments, data=self.data, seconds_max=seconds_max, python_path=PROJECT_ROOT)
 
     def stop(self) -> None:
         super().stop()

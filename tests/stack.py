@@ -143,17 +143,11 @@ def run_weft(
     data: Path | None = None,
     seconds_max: float = COMMAND_SECONDS_MAX,
     cwd: Path | None = None,
-    python_path: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `weft` to its end, never as the terminal's own process; output is text.
-
-    Only with `python_path` do it and its Synapse find modules that aren't installed.
-    """
+    """Runs `weft` to its end, never as the terminal's own process; output is text."""
     environment = {name: value for name, value in os.environ.items() if name != "WEFT_DATA"}
     if data is not None:
         environment["WEFT_DATA"] = str(data)
-    if python_path is not None:
-        environment["PYTHONPATH"] = str(python_path)
     return subprocess.run(
         [str(WEFT), *arguments],
         env=environment,
