@@ -17,12 +17,13 @@ from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.intents import Intent
 from appservices.chassis.links.storage import StoredLink
 from appservices.chassis.links.switchboard import Switchboard
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.vocabulary.events import LINK
 from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.signing import SigningKey
 from tests.link_channel import Weather
+from tests.migrated import migrated
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.clearing.applying import ClearingDesk
 from wallet_appservice.clearing.operator_news import OperatorNews
@@ -117,7 +118,7 @@ class Wallet:
         self._stack = AsyncExitStack()
         self.database = open_database(self.database_url, folder=self.folder)
         self._stack.push_async_callback(self.database.close)
-        await migrate(self.database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+        await migrated(self.database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         euro, yen = iso_currency("EUR"), iso_currency("JPY")
         assert euro and yen
         currencies = Currencies([euro, yen])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from appservices.chassis.database import Database, Write, open_database
-from appservices.chassis.migrations import migrate
 from tests.ledger_samples import PEOPLE, WALLET_MIGRATIONS, open_ledger
+from tests.migrated import migrated
 from tests.postgres import Postgresql, running_postgresql
 from wallet_appservice.ledger.engine import Ledger
 
@@ -34,7 +34,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 async def ledger_database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
     """A migrated database of either kind."""
     database = open_database(database_url, folder=tmp_path)
-    await migrate(database, WALLET_MIGRATIONS)
+    await migrated(database, WALLET_MIGRATIONS)
     yield database
     await database.close()
 

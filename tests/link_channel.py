@@ -22,10 +22,11 @@ from appservices.chassis.links.feature import ItemsRefused
 from appservices.chassis.links.link import Link
 from appservices.chassis.links.protocol import Item, StopReason
 from appservices.chassis.links.storage import LinkStorage, StoredLink, item_write, link_write, new_link
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.tables import direct_rooms
 from appservices.vocabulary.ids import UserId
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 
 A, B = UserId("@wallet:a"), UserId("@wallet:b")
 NOTHING = Write(text("SELECT 1"), {})
@@ -61,7 +62,8 @@ class Side:
         self.other: Side
         self.sent: list[dict[str, Any]] = []
         self._task: asyncio.Task[None] | None = None
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._on_the_way: set[asyncio.Task[None]] = set()
+        self._at_work: set[asyncio.Task[bool]] = set()
 
     async def start(self, peer: UserId) -> None:
         stored = await self.storage.one(peer)
@@ -81,12 +83,11 @@ class Side:
 
     async def stop(self) -> None:
         """As a kill would: what was not committed is gone."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for delivery in self._deliveries:
-            delivery.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        ending = [*self._at_work, *([self._task] if self._task is not None else [])]
+        self._task = None
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         # A commit that was under way may still be made, by the database's own thread: it is waited for.
         async with self.database.begin() as work:
             rows = await work.execute(select(direct_rooms.c.user_id).order_by(text("rowid")))
@@ -134,12 +135,20 @@ class Side:
                 continue
             delay = weather.chance.random() * weather.delay_seconds_max
             delivery = asyncio.create_task(self._deliver(copy, delay))
-            self._deliveries.add(delivery)
-            delivery.add_done_callback(self._deliveries.discard)
+            self._on_the_way.add(delivery)
+            delivery.add_done_callback(self._on_the_way.discard)
 
     async def _deliver(self, content: dict[str, Any], delay: float) -> None:
         await asyncio.sleep(delay)
-        await self.other.link.receive(content, done=NOTHING)
+        self.other.hear(content)
+
+    def hear(self, content: Mapping[str, Any]) -> None:
+        """Works on what came. Nobody hears it while this side is killed, and a kill ends the work on it."""
+        if self._task is None:
+            return
+        work = asyncio.create_task(self.link.receive(content, done=NOTHING))
+        self._at_work.add(work)
+        work.add_done_callback(self._at_work.discard)
 
 
 @asynccontextmanager
@@ -147,7 +156,7 @@ async def two_sides(folder: Path, weather: Weather) -> AsyncIterator[tuple[Side,
     sides = []
     for name, user in (("a", A), ("b", B)):
         database = open_database(f"sqlite:///{name}.db", folder=folder)
-        await migrate(database, CHASSIS_MIGRATIONS)
+        await migrated(database, CHASSIS_MIGRATIONS)
         sides.append(Side(user, database, weather))
     a, b = sides
     a.other, b.other = b, a

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from appservices.chassis.clock import Tokens
 from appservices.chassis.database import Database, open_database
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.vocabulary.ids import TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 from tests.web_stack import SettableClock
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
@@ -101,7 +102,7 @@ async def merchant_world(
         return True
 
     try:
-        await migrate(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+        await migrated(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         async with Ledger(SqlLedgerStore(database), clock=clock) as ledger:
             till = Till(
                 database=database,

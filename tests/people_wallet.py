@@ -17,12 +17,13 @@ from appservices.chassis.chosen_languages import english_for_all
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.homeserver import MatrixRefused
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.rooms import Members, Rooms
 from appservices.chassis.tables import outbox
 from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id, localpart_of
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 from wallet_appservice.chat.announcements import RoomAnnouncer
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
@@ -131,7 +132,7 @@ async def people_wallet(
     clock = clock or SettableClock()
     members = members if members is not None else {LUNCH: {WALLET, ALICE, BOB, CAROL}}
     database = open_database(url, folder=folder)
-    await migrate(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
     euro = iso_currency("EUR")
     assert euro
     currencies = Currencies([euro])

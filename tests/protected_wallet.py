@@ -11,11 +11,12 @@ from sqlalchemy import select
 
 from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.database import Database
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.tables import outbox
 from appservices.vocabulary.ids import TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
@@ -66,7 +67,7 @@ async def protected_wallet(
     public_url: str = "http://localhost:8009",
 ) -> AsyncIterator[ProtectedWallet]:
     """Migrates the database. Everybody exists."""
-    await migrate(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
     euro = iso_currency("EUR")
     assert euro
     currencies = Currencies([euro])

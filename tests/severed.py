@@ -106,6 +106,9 @@ class SeverableStack(Stack):
         homeserver["federation"] = {
             "destination_min_retry_interval": "1s",
             "destination_max_retry_interval": "2s",
+            # It tries again what is under way as long as by itself, but every second and not every minute.
+            "max_long_retry_delay": "1s",
+            "max_long_retries": 400,
         }
         path.write_text(yaml.safe_dump(homeserver, sort_keys=False))
         # `weft up` makes sure that the port of the server name is free, and so it is until then.

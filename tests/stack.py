@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 import httpx
 
-from tests.synapse import PASSWORD, JsonObject, MatrixUser, Synapse, free_port
+from tests.synapse import PASSWORD, WAIT_SECONDS_MAX, JsonObject, MatrixUser, Synapse, free_port
 
 WEFT: Final = Path(sys.executable).parent / "weft"
 COMMAND_SECONDS_MAX: Final = 60.0
@@ -160,7 +160,7 @@ def run_weft(
     )
 
 
-def wait_until(look: Callable[[], bool], *, seconds_max: float = 15.0) -> None:
+def wait_until(look: Callable[[], bool], *, seconds_max: float = WAIT_SECONDS_MAX) -> None:
     """Looks until it is so; raises AssertionError at the deadline."""
     deadline = time.monotonic() + seconds_max
     while not look():
@@ -183,7 +183,7 @@ def free_port_pair() -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 

@@ -22,7 +22,7 @@ from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.config import WeftConfig
 from appservices.chassis.database import Write, open_database
 from appservices.chassis.homeserver import MatrixRefused
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS
 from appservices.chassis.openid import OpenIdCheck
 from appservices.chassis.page_assets import Assets
 from appservices.chassis.page_language import PageLanguages
@@ -38,6 +38,7 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id, l
 from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
 from scripts.weft_cli.composition import merchant_rules, operator_limits
+from tests.migrated import migrated
 from tests.synapse import free_port
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
@@ -203,10 +204,10 @@ async def built_web(
     """The app and what is behind it, not yet served; what is opened is closed by the stack."""
     home_database = open_database(home_url, folder=config.folder)
     stack.push_async_callback(home_database.close)
-    await migrate(home_database, CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
+    await migrated(home_database, CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
     wallet_database = open_database(wallet_url, folder=config.folder)
     stack.push_async_callback(wallet_database.close)
-    await migrate(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    await migrated(wallet_database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
     clock = SettableClock()
     sessions = SessionStore(home_database, clock, Tokens(), session_hours=config.web.session_hours)
     languages = ChosenLanguages(home_database, default=config.language)

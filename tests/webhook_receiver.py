@@ -28,7 +28,7 @@ class WebhookReceiver:
         """The contents, verified as any receiver with the Standard Webhooks library does."""
         return [Webhook(secret).verify(body, headers) for headers, body in self.came]
 
-    async def wait_for(self, count: int, *, seconds_max: float = 15.0) -> None:
+    async def wait_for(self, count: int, *, seconds_max: float = 60.0) -> None:
         async with asyncio.timeout(seconds_max):
             while len(self.came) < count:
                 await asyncio.sleep(0.02)

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Final
 
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Frame, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Frame,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from appservices.vocabulary.ids import UserId
 from tests.web_stack import WebStack, running_web, web_config
@@ -26,6 +34,10 @@ ARGUMENTS: Final = (
 AXE: Final = Path(__file__).resolve().parents[2] / "build" / "test-assets" / "axe.min.js"
 PHONE: Final = (390, 844)
 DESKTOP: Final = (1200, 850)
+
+SECONDS_MAX: Final = 60
+"""For a step of a page, on a machine that does much else: only what never comes about takes it."""
+expect.set_options(timeout=SECONDS_MAX * 1000)
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -66,6 +78,7 @@ async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
             java_script_enabled=script,
         )
         contexts.append(context)
+        context.set_default_timeout(SECONDS_MAX * 1000)
         page = await context.new_page()
         page.on("console", listen)
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.async_api import Page, async_playwright, expect
 
 from appservices.vocabulary.ids import UserId
-from tests.browser.conftest import ARGUMENTS, CHROMIUM, OpenPage, sign_in
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, SECONDS_MAX, OpenPage, sign_in
 from tests.web_stack import WebStack
 from wallet_appservice.payments.receive import payment_link
 
@@ -73,6 +73,7 @@ async def camera_page(stack: WebStack, alice: UserId, tmp_path: Path) -> AsyncIt
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = await (await browser.new_context(viewport={"width": 390, "height": 844})).new_page()
+        page.set_default_timeout(SECONDS_MAX * 1000)
         await sign_in(page, stack, alice)
         yield page
         await browser.close()

@@ -12,8 +12,9 @@ from sqlalchemy import text
 from appservices.chassis import chosen_languages
 from appservices.chassis.chosen_languages import REMEMBERED_SECONDS, ChosenLanguages
 from appservices.chassis.database import Database, open_database
-from appservices.chassis.migrations import SESSION_MIGRATIONS, migrate
+from appservices.chassis.migrations import SESSION_MIGRATIONS
 from appservices.vocabulary.ids import UserId
+from tests.migrated import migrated
 
 pytest_plugins = ["tests.database_fixtures"]
 
@@ -32,7 +33,7 @@ class Time:
 @pytest.fixture
 async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
     database = open_database(database_url, folder=tmp_path)
-    await migrate(database, SESSION_MIGRATIONS)
+    await migrated(database, SESSION_MIGRATIONS)
     yield database
     await database.close()
 

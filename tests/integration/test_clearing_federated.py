@@ -37,7 +37,7 @@ async def test_a_payment_in_a_shared_room_is_told_there_with_a_receipt_that_veri
     await joined(bob, room_id, via=here)
     await eventually(lambda: has_joined(alice, room_id, here.wallet_user))
     await alice.send(room_id, {"msgtype": "m.text", "body": f"!pay {bob.user_id} 12.50 EUR lunch"})
-    receipt = await eventually(lambda: receipt_in(bob, room_id), seconds_max=40)
+    receipt = await eventually(lambda: receipt_in(bob, room_id))
     async with httpx.AsyncClient() as client:
         keys = (await client.get(f"{here.web_url}/_weft/wallet/keys")).json()["keys"]
     verify_json(receipt, signer=here.wallet_user, keys=keys)

@@ -35,7 +35,7 @@ async def test_wallets_on_different_databases_pay_each_other_over_a_bad_network(
             for index, outcome in enumerate(outcomes):
                 assert isinstance(outcome, PaymentRecord), outcome
                 payer = a if index < 10 else b
-                record = await payer.paying.ended(outcome, seconds_max=30)
+                record = await payer.paying.ended(outcome, seconds_max=60)
                 assert record.state is PaymentState.POSTED
             await a.stop()
             await a.start()

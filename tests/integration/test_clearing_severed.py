@@ -49,7 +49,6 @@ async def test_federation_cut_at_each_step_of_a_payment_only_delays_it(
         async def released() -> bool:
             return balances(here)[1] == 0
 
-        # Synapse looks once a minute for servers that it has not reached.
         await eventually(released, seconds_max=180)
         paid += number
         assert await alice.pay(bob.user_id, number, f"cut {number}") == "posted"

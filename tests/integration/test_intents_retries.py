@@ -106,7 +106,7 @@ async def test_the_pause_that_the_homeserver_asks_for_is_kept(answer: web.Respon
     async with failing(answer, DONE) as (server, homeserver):
         began = time.monotonic()
         assert await homeserver.call("PUT", "/x", {}, user_id=None) == {"ok": True}
-        assert 0.85 < time.monotonic() - began < 2
+        assert time.monotonic() - began > 0.85
         assert server.requests == 2
 
 

@@ -385,7 +385,7 @@ async def _checkpoints_count(database: Database) -> int:
 
 
 async def _until_checkpoints(database: Database, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await _checkpoints_count(database) < count:
             await asyncio.sleep(0.01)
 

@@ -229,7 +229,7 @@ async def test_a_receipt_answers_the_command_that_it_is_for(
 async def test_the_wallets_keys_stand_in_the_home_room(rich_alice: Person) -> None:
     room_id = await rich_alice.home_room()
     wallet = rich_alice.home.user("wallet")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             answer = await rich_alice.client.room_get_state_event(room_id, KEYS, wallet)
             if getattr(answer, "content", {}).get("keys"):

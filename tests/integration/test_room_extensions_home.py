@@ -225,7 +225,7 @@ async def test_a_kill_after_the_event_loses_nothing(synapse: Synapse) -> None:
     async def brought_in() -> bool:
         return await alice.membership(room_id, wallet.user_id) == "join"
 
-    await eventually(brought_in, seconds_max=30)
+    await eventually(brought_in)
     assert await home_rooms(alice) == [await home_of(alice)]
 
 

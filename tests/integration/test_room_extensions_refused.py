@@ -144,4 +144,4 @@ async def tried_again(synapse: Synapse, room_id: str) -> None:
         seen.update(rows)
         return len(seen) > TRIES or not rows
 
-    await eventually(postponed, seconds_max=30)
+    await eventually(postponed)

@@ -22,7 +22,8 @@ import pytest
 from tests.stack import WEFT, Stack, free_port_pair, is_alive, run_weft, wait_until
 from tests.synapse import MatrixRefused
 
-SECOND_START_SECONDS_MAX = 15.0
+SECOND_START_SECONDS_MAX = 30.0
+"""On a machine that does much else; alone it takes a few."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_up_tells_a_newcomer_what_to_do_and_ctrl_c_stops_everything(own_stack: S
         pids = own_stack.pids()
         assert set(pids) == {"supervisor", "synapse", "services"}
         terminal.press_ctrl_c()
-        terminal.read_until("Stopped.", seconds_max=30)
+        terminal.read_until("Stopped.", seconds_max=90)
         assert terminal.process.wait(10) == 0
         assert not any(is_alive(pid) for pid in pids.values())
         assert "Traceback" not in terminal.text
@@ -140,7 +141,7 @@ def test_a_killed_supervisor_takes_its_programs_along_and_is_not_believed_to_run
 def test_a_killed_program_is_started_again(running: Stack, part: str) -> None:
     before = running.pids()
     running.kill("synapse" if part == "synapse" else "services")
-    wait_until(lambda: running.pids().get(part, before[part]) != before[part], seconds_max=30)
+    wait_until(lambda: running.pids().get(part, before[part]) != before[part], seconds_max=90)
     running.wait_until_ready()
     assert running.pids()["supervisor"] == before["supervisor"]
 
@@ -236,7 +237,7 @@ def test_a_start_in_the_background_that_is_interrupted_leaves_nothing_running(tm
     data, port = tmp_path / "data", free_port_pair()
     terminal = Terminal(str(WEFT), "up", "--detach", "--data", str(data), "--port", str(port))
     try:
-        terminal.read_until("Starting Synapse", seconds_max=30)
+        terminal.read_until("Starting Synapse", seconds_max=90)
         terminal.press_ctrl_c()
         assert terminal.process.wait(60) != 0
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from appservices.chassis.clock import Tokens
 from appservices.chassis.database import open_database
-from appservices.chassis.migrations import SESSION_MIGRATIONS, migrate
+from appservices.chassis.migrations import SESSION_MIGRATIONS
 from appservices.chassis.web_sessions import (
     CODE_MINUTES,
     CODES_PER_ADDRESS_MAX,
@@ -25,6 +25,7 @@ from appservices.chassis.web_sessions import (
     looks_like_code,
 )
 from appservices.vocabulary.ids import UserId
+from tests.migrated import migrated
 
 pytest_plugins = ["tests.database_fixtures"]
 
@@ -49,7 +50,7 @@ def clock() -> SettableClock:
 @pytest.fixture
 async def store(database_url: str, tmp_path: Path, clock: SettableClock) -> AsyncIterator[SessionStore]:
     database = open_database(database_url, folder=tmp_path)
-    await migrate(database, SESSION_MIGRATIONS)
+    await migrated(database, SESSION_MIGRATIONS)
     yield SessionStore(database, clock, Tokens(), session_hours=2)
     await database.close()
 
@@ -219,7 +220,7 @@ async def test_what_a_browser_calls_itself_is_kept_short_and_printable(store: Se
 
 async def test_the_database_holds_no_secret(tmp_path: Path, clock: SettableClock) -> None:
     database = open_database("sqlite:///weft.db", folder=tmp_path)
-    await migrate(database, SESSION_MIGRATIONS)
+    await migrated(database, SESSION_MIGRATIONS)
     store = SessionStore(database, clock, Tokens(), session_hours=2)
     code, secret = await store.begin_code("Firefox", address="192.0.2.1")
     link = await store.make_link(ALICE)

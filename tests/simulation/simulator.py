@@ -20,9 +20,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from appservices.chassis.database import open_database
-from appservices.chassis.migrations import migrate
 from appservices.vocabulary.ids import TransferId
 from tests.ledger_samples import WALLET_MIGRATIONS
+from tests.migrated import migrated
 from tests.postgres import Postgresql
 from tests.simulation.commands import HOT, PEOPLE, Clients, Request
 from tests.simulation.faults import SQLITE_FAULTS, Fault, FaultKind
@@ -155,7 +155,7 @@ class Simulation:
             await self._reader.close()
 
     async def _begin(self) -> None:
-        await migrate(self._reader, WALLET_MIGRATIONS)
+        await migrated(self._reader, WALLET_MIGRATIONS)
         async with self._reader.begin() as work:
             await work.connection.run_sync(lambda connection: notes.metadata.create_all(connection))
             await work.commit()

@@ -43,7 +43,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[list[Wallet]]:
         yield both
 
 
-async def until(so: Callable[[], Awaitable[bool]], *, seconds_max: float = 15.0) -> None:
+async def until(so: Callable[[], Awaitable[bool]], *, seconds_max: float = 60.0) -> None:
     async with asyncio.timeout(seconds_max):
         while not await so():
             await asyncio.sleep(0.01)
@@ -51,7 +51,7 @@ async def until(so: Callable[[], Awaitable[bool]], *, seconds_max: float = 15.0)
 
 async def ended(wallet: Wallet, outcome: object) -> PaymentRecord:
     assert isinstance(outcome, PaymentRecord), outcome
-    record = await wallet.paying.ended(outcome, seconds_max=10)
+    record = await wallet.paying.ended(outcome, seconds_max=60)
     assert record.state is not PaymentState.PENDING
     return record
 
@@ -227,7 +227,7 @@ async def test_with_kills_and_a_bad_network_nothing_is_left_pending_and_both_boo
         async def nothing_pending() -> bool:
             return not any([await wallet.held_minor() for wallet in made])
 
-        await until(nothing_pending, seconds_max=40)
+        await until(nothing_pending)
         # An order whose first answer got lost is made again and answered as it was.
         await assert_mirrored(made)
         assert sum([await wallet.people_minor() for wallet in made]) == 30_000

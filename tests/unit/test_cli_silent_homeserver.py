@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,17 +44,23 @@ def test_a_homeserver_that_hangs_is_told_while_it_is_waited_for_and_not_for_long
     tmp_path: Path, hanging_url: str
 ) -> None:
     secret = own_homeserver(tmp_path, hanging_url)
-    for command in (
+    commands = (
         ["wallet", "deposit", "alice", "5"],
         ["user", "add", "alice", "--homeserver-yaml", str(secret)],
-    ):
+    )
+
+    def run(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
         began = time.monotonic()
         done = run_weft(*command, data=tmp_path)
-        assert time.monotonic() - began < waiting.ANSWER_SECONDS_MAX + 8
-        assert done.returncode == 1
-        progress, sentence = done.stderr.strip().splitlines()
-        assert progress == f"Waiting for the homeserver at {hanging_url} ..."
-        assert "did not answer within 10 seconds" in sentence
+        return time.monotonic() - began, done
+
+    with ThreadPoolExecutor() as side_by_side:
+        for seconds, done in side_by_side.map(run, commands):
+            assert seconds < waiting.ANSWER_SECONDS_MAX + 20
+            assert done.returncode == 1
+            progress, sentence = done.stderr.strip().splitlines()
+            assert progress == f"Waiting for the homeserver at {hanging_url} ..."
+            assert "did not answer within 10 seconds" in sentence
 
 
 def test_a_homeserver_of_ones_own_that_is_gone_is_not_to_be_started_by_weft(tmp_path: Path) -> None:

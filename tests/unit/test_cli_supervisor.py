@@ -69,7 +69,7 @@ class Run:
         self.task = asyncio.create_task(self.supervisor.run(changed=lambda: None, ready=self.ready.set))
 
     async def until_ready(self) -> None:
-        await asyncio.wait_for(self.ready.wait(), 20)
+        await asyncio.wait_for(self.ready.wait(), 60)
 
     async def stop(self) -> None:
         self.supervisor.stop()

@@ -15,14 +15,15 @@ from appservices.chassis import inbox as inbox_module
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
 from appservices.chassis.inbox import EventHandler, Inbox, KeyNotYetHere, StoredEvent
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.tables import direct_rooms
+from tests.migrated import migrated
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = open_database("sqlite:///service.db", folder=tmp_path)
-    await migrate(database, CHASSIS_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS)
     yield database
     await database.close()
 
@@ -68,7 +69,7 @@ async def effects(database: Database) -> list[str]:
 
 
 async def until_nothing_waits(inbox: Inbox) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await inbox.counts()).get("waiting"):
             await asyncio.sleep(0.01)
 
@@ -98,7 +99,7 @@ async def test_events_of_a_room_are_applied_in_order_and_rooms_side_by_side(data
     async with running(database, handle) as inbox:
         await inbox.accept([event(1, room_id="!slow"), event(2, room_id="!slow")])
         await inbox.accept([event(number) for number in range(3, 30)])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(applied) < 27:
                 await asyncio.sleep(0.01)
         assert applied == [f"${number}" for number in range(3, 30)]
@@ -108,7 +109,10 @@ async def test_events_of_a_room_are_applied_in_order_and_rooms_side_by_side(data
 
 
 async def test_a_crash_before_the_commit_leaves_the_event_for_the_next_start(database: Database) -> None:
+    begun = asyncio.Event()
+
     async def hang(stored: StoredEvent) -> Sequence[Write]:
+        begun.set()
         await asyncio.Event().wait()
         return []
 
@@ -117,7 +121,7 @@ async def test_a_crash_before_the_commit_leaves_the_event_for_the_next_start(dat
 
     async with running(database, hang) as inbox:
         await inbox.accept([event(1)])
-        await asyncio.sleep(0.05)
+        await begun.wait()
     assert await effects(database) == []
     async with running(database, handle) as inbox:
         await until_nothing_waits(inbox)

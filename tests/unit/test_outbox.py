@@ -13,15 +13,16 @@ from appservices.chassis import stored_queue
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, open_database
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.outbox import Outbox, Outgoing, SendEvent, Sent
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId
+from tests.migrated import migrated
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = open_database("sqlite:///service.db", folder=tmp_path)
-    await migrate(database, CHASSIS_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS)
     yield database
     await database.close()
 
@@ -68,7 +69,7 @@ async def put_versions(database: Database, *bodies: str) -> None:
 
 
 async def until_empty(outbox: Outbox) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await outbox.counts()).get("waiting"):
             await asyncio.sleep(0.01)
 
@@ -89,8 +90,11 @@ async def test_what_another_process_wrote_is_sent_in_order(database: Database) -
 async def test_what_was_sent_but_not_recorded_is_sent_again_under_the_same_id(database: Database) -> None:
     sent: list[str] = []
 
+    begun = asyncio.Event()
+
     async def send_and_hang(outgoing: Outgoing) -> Sent:
         sent.append(outgoing.outbox_id)
+        begun.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -100,7 +104,7 @@ async def test_what_was_sent_but_not_recorded_is_sent_again_under_the_same_id(da
 
     await put(database, "1")
     async with running(database, send_and_hang):
-        await asyncio.sleep(0.05)
+        await begun.wait()
     async with running(database, send) as outbox:
         await until_empty(outbox)
     assert sent == ["1", "1"]

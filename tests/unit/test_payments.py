@@ -13,12 +13,13 @@ from sqlalchemy import Table, func, insert, select
 
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write, open_database
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.tables import direct_rooms, outbox
 from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.schemas import check_block
 from appservices.vocabulary.signing import SigningKey, verify_json
+from tests.migrated import migrated
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.actions import Payments
@@ -49,7 +50,7 @@ class Wallet:
 @pytest.fixture
 async def wallet(tmp_path: Path) -> AsyncIterator[Wallet]:
     database = open_database("sqlite:///wallet.db", folder=tmp_path)
-    await migrate(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
     euro, yen = iso_currency("EUR"), iso_currency("JPY")
     assert euro and yen
     currencies = Currencies([euro, yen])

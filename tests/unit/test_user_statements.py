@@ -14,13 +14,14 @@ from appservices.chassis.commands import CommandRouter
 from appservices.chassis.database import Database, open_database
 from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.messages import IncomingMessage
-from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
+from appservices.chassis.migrations import CHASSIS_MIGRATIONS
 from appservices.chassis.page_assets import VENDOR_FOLDER
 from appservices.chassis.rooms import Members, Room
 from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.languages import LANGUAGES, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, format_minor, iso_currency
 from appservices.vocabulary.signing import SigningKey
+from tests.migrated import migrated
 from wallet_appservice.books.exports import Amounts
 from wallet_appservice.books.periods import latest_months, read_period
 from wallet_appservice.books.spending import Category, Spending
@@ -86,7 +87,7 @@ class Past:
 @pytest.fixture
 async def past(tmp_path: Path) -> AsyncIterator[Past]:
     database = open_database("sqlite:///wallet.db", folder=tmp_path)
-    await migrate(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+    await migrated(database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
     euro, yen = iso_currency("EUR"), iso_currency("JPY")
     assert euro and yen
     currencies = Currencies([euro, yen])
