@@ -35,6 +35,7 @@ def returned_sentence(reason: str) -> str:
         RejectReason.CURRENCY_UNKNOWN: _("The wallet of {server} does not keep this currency."),
         RejectReason.AMOUNT_TOO_LARGE: _("That is more than the wallet of {server} takes at once."),
         RejectReason.PAYEE_UNKNOWN: _("There is no such user on {server} to pay."),
+        RejectReason.REQUEST_OVER: _("What was asked for is not to be paid any more."),
         RejectReason.EXPIRED: _("The wallet of {server} answered too late."),
         RejectReason.OVER_LIMIT: _("The wallet of {server} takes no more from here at the moment."),
         RejectReason.PAYEE_FULL: _("The payee can't take that much."),

@@ -8,7 +8,7 @@ till's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,7 @@ from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord, PaymentState
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.request_records import SUBJECT as REQUEST_SUBJECT
 from wallet_appservice.payments.till import Outcome, Tell, Till, transfer_of
 from wallet_appservice.storage.clearing_tables import clearing_out
 
@@ -128,6 +129,8 @@ class ClearingPayments:
         self._switchboard = switchboard
         self._announcer = announcer
         self._clock = clock
+        self.request_of: Callable[[TransferId, UserId], Awaitable[TransferId | None]] = _no_request
+        """What the other wallet calls the request that somebody of ours pays, by ours and who is asked."""
         self._waiting: dict[TransferId, asyncio.Future[PaymentRecord]] = {}
 
     async def serves(self, server: ServerName) -> bool:
@@ -227,8 +230,17 @@ class ClearingPayments:
             room_id=payment.room_id if is_told_there else None,
             payment_kind=payment.kind.value,
             of=_their_id(payment),
+            request=await self._their_request(payment),
         )
         return [_out_write(payment), self._switchboard.item(link.peer, prepare.item())]
+
+    async def _their_request(self, payment: OutgoingPayment) -> TransferId | None:
+        kind, _, id = payment.subject.partition(":")
+        return await self.request_of(TransferId(id), payment.payer) if kind == REQUEST_SUBJECT else None
+
+
+async def _no_request(_request_id: TransferId, _asked: UserId) -> TransferId | None:
+    return None
 
 
 def _their_id(payment: OutgoingPayment) -> TransferId | None:

@@ -35,6 +35,7 @@ STATE_NAMES: Final = {
     ShareState.DECLINED: known("declined"),
     ShareState.CANCELLED: known("taken back"),
     ShareState.EXPIRED: known("expired"),
+    ShareState.UNREACHED: known("could not be asked"),
     ShareState.OWN: known("own part"),
 }
 
