@@ -45,6 +45,7 @@ from wallet_appservice.clearing.applying import ClearingDesk
 from wallet_appservice.clearing.asking import Asking
 from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.paying import ClearingPayments, OutgoingPayment
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.clearing.upkeep import ClearingUpkeep
@@ -66,6 +67,9 @@ OPERATOR = UserId("@olga:here")
 class QuietAnnouncer:
     """Nobody is told anything: these wallets have no rooms."""
 
+    def __init__(self) -> None:
+        self.refused: list[tuple[UserId, TransferId, str]] = []
+
     async def is_present(self, user: UserId, room_id: RoomId) -> bool:
         return False
 
@@ -78,6 +82,10 @@ class QuietAnnouncer:
         return ()
 
     async def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
+        return ()
+
+    async def packet_refused(self, opener: UserId, packet: TransferId, reason: str) -> Sequence[Write]:
+        self.refused.append((opener, packet, reason))
         return ()
 
 
@@ -130,6 +138,7 @@ class Wallet:
         self.paying: ClearingPayments
         self.upkeep: ClearingUpkeep
         self.people: People
+        self.announcer: QuietAnnouncer
         self._stack = AsyncExitStack()
         self._running: asyncio.Task[None] | None = None
         network.wallets[server] = self
@@ -162,7 +171,7 @@ class Wallet:
             till, service_users=service_users, payment_max=1_000, user_exists=self._user_exists
         )
         self.peers = Peers(database=self.database, ledger=ledger, clock=self.clock)
-        announcer = QuietAnnouncer()
+        self.announcer = announcer = QuietAnnouncer()
         operators = OperatorNews([OPERATOR], clock=self.clock)
         known_people = KnownPeople(
             ledger,
@@ -236,7 +245,11 @@ class Wallet:
         )
         self.people.requests.elsewhere = asking
         self.paying.request_of = asking.id_of
-        desk.connect(self.switchboard, self.paying, asking)
+        answers = PacketAnswers(
+            peers=self.peers, switchboard=self.switchboard, announcer=self.announcer, people=known
+        )
+        self.people.red_packets.elsewhere = answers
+        desk.connect(self.switchboard, self.paying, asking, answers)
 
     async def told(self, name: str) -> list[str]:
         """The bodies of all that one person was told directly, without the test's own deposits."""

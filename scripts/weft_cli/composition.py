@@ -38,6 +38,7 @@ from wallet_appservice.clearing.applying import ClearingDesk
 from wallet_appservice.clearing.asking import Asking
 from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.payee_news import PayeeNews
 from wallet_appservice.clearing.paying import ClearingAnnouncer, ClearingPayments
 from wallet_appservice.clearing.peers import Peers
@@ -206,7 +207,9 @@ class Clearing:
 
     peers: Peers
     switchboard: Switchboard
+    desk: ClearingDesk
     asking: Asking
+    packet_answers: PacketAnswers
     sweeper: Sweeper
     chores: Mapping[str, Sweep]
     """What the sweeper is to run: by name, for the log."""
@@ -262,7 +265,10 @@ def build_clearing(
         clock=system_clock,
     )
     paying.request_of = asking.id_of
-    desk.connect(switchboard, paying, asking)
+    packet_answers = PacketAnswers(
+        peers=peers, switchboard=switchboard, announcer=announcer, people=known_people
+    )
+    desk.connect(switchboard, paying, asking, packet_answers)
     payments.elsewhere = paying
     upkeep = ClearingUpkeep(
         database=till.database,
@@ -275,7 +281,9 @@ def build_clearing(
     )
     news = PayeeNews(database=till.database, announcer=announcer, on_commit=till.wake)
     desk.on_received = lambda: sweeper.wake(PAYEE_NEWS)
-    return Clearing(peers, switchboard, asking, sweeper, {**upkeep.chores, PAYEE_NEWS: news.sweep})
+    return Clearing(
+        peers, switchboard, desk, asking, packet_answers, sweeper, {**upkeep.chores, PAYEE_NEWS: news.sweep}
+    )
 
 
 @asynccontextmanager

@@ -70,10 +70,11 @@ from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.payments import red_packet_records
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
-from wallet_appservice.payments.people import REQUESTS, People, build_people
+from wallet_appservice.payments.people import People, build_people
 from wallet_appservice.payments.protection import Protection
 from wallet_appservice.payments.sweeper import RARELY_SECONDS, Sweeper
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -284,7 +285,8 @@ class _Composition:
         )
         people = self._people(service, payments, names, request_teller, chosen)
         people.requests.elsewhere = clearing.asking
-        clearing.asking.on_change = lambda: people.sweeper.wake(REQUESTS)
+        people.red_packets.elsewhere = clearing.packet_answers
+        clearing.desk.on_shown = people.wake_all
         chat = PeopleChat(
             people,
             subject_of=service.outbox.subject_of,
@@ -303,7 +305,12 @@ class _Composition:
                 clock=system_clock,
             )
         )
-        service.on_reaction(ReactionRouter(chat.reactions(), own_server=ServerName(config.server_name)).route)
+        reactions = ReactionRouter(
+            chat.reactions(),
+            own_server=ServerName(config.server_name),
+            for_everybody=frozenset({red_packet_records.SUBJECT}),
+        )
+        service.on_reaction(reactions.route)
         return service, people, protection
 
     async def _merchants(self, payments: Payments) -> MerchantDesk:

@@ -30,6 +30,7 @@ from wallet_appservice.clearing.items import (
     ClearingItem,
     Inquire,
     ItemUnreadable,
+    PacketRefused,
     Prepare,
     RejectReason,
     Settle,
@@ -38,6 +39,7 @@ from wallet_appservice.clearing.items import (
 )
 from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.paying import (
     CAME_FROM,
     FULFILLED,
@@ -110,6 +112,7 @@ class _Plan:
     asked: Taken = field(default_factory=dict)
     claimed: set[tuple[TransferId, UserId]] = field(default_factory=set)
     """Shares of requests that this message pays."""
+    packets_refused: set[PacketRefused] = field(default_factory=set)
 
     def move(
         self,
@@ -157,15 +160,25 @@ class ClearingDesk:
         self._clock = clock
         self.on_received: Callable[[], None] = _nothing
         """To be called when payees may have to be told."""
+        self.on_shown: Callable[[], None] = _nothing
+        """To be called when what messages show of requests and red packets may have changed."""
         self._switchboard: Switchboard | None = None
         self._paying: ClearingPayments | None = None
         self._asking: Asking | None = None
+        self._packet_answers: PacketAnswers | None = None
 
-    def connect(self, switchboard: Switchboard, paying: ClearingPayments, asking: Asking) -> None:
+    def connect(
+        self,
+        switchboard: Switchboard,
+        paying: ClearingPayments,
+        asking: Asking,
+        packet_answers: PacketAnswers,
+    ) -> None:
         """The parts that need this one too; before anything comes."""
         self._switchboard = switchboard
         self._paying = paying
         self._asking = asking
+        self._packet_answers = packet_answers
 
     async def allows(self, peer: UserId) -> bool:
         return await self._peers.allows(peer)
@@ -217,6 +230,10 @@ class ClearingDesk:
                 plan.writes += await self._requests.came(peer, item, plan.asked)
             elif isinstance(item, AskEndItem):
                 plan.writes += await self._requests.end_came(peer, item, plan.asked)
+            elif isinstance(item, PacketRefused):
+                if item not in plan.packets_refused:
+                    plan.packets_refused.add(item)
+                    plan.writes += await self._packets.came(item)
             elif isinstance(item, Statement):
                 plan.writes.append(statement_write(server_of(peer), item, ours=False, at_ms=self._clock()))
             elif isinstance(item, Settle):
@@ -236,7 +253,7 @@ class ClearingDesk:
                 self._switchboard.wake(peer)
                 self._paying.note_ended(list(plan.ended.values()))
             self.on_received()
-            self._requests.on_change()
+            self.on_shown()
 
         await self._till.ledger.submit(
             Submission(
@@ -330,7 +347,8 @@ class ClearingDesk:
             return RejectReason.AMOUNT_TOO_LARGE
         if len(item.memo) > MEMO_LENGTH_MAX or any(not mark.isprintable() for mark in item.memo):
             return RejectReason.MEMO_TOO_LONG
-        if server_of(item.payer) != server:
+        is_share = item.payment_kind == PaymentKind.SHARE.value
+        if server_of(item.payer) != server or (is_share and not await self._peers.allows(item.payer)):
             return RejectReason.PAYER_ELSEWHERE
         if not self._people.are_here(item.payee):
             return RejectReason.PAYEE_ELSEWHERE
@@ -412,7 +430,8 @@ class ClearingDesk:
                 reason=item.reason,
                 now_ms=result.at_ms,
             )
-            writes = [Write(_END_OUT, answered), ended.write, *told, *share]
+            packet = self._packets.answered(payment, is_paid=item.fulfilled)
+            writes = [Write(_END_OUT, answered), ended.write, *told, *share, *packet]
             if payment.kind is PaymentKind.REFUND and not item.fulfilled:
                 writes.append(not_taken_write(payment.id, now_ms=result.at_ms))
             return writes
@@ -449,6 +468,11 @@ class ClearingDesk:
     def _requests(self) -> Asking:
         assert self._asking is not None
         return self._asking
+
+    @property
+    def _packets(self) -> PacketAnswers:
+        assert self._packet_answers is not None
+        return self._packet_answers
 
     # Reading.
 

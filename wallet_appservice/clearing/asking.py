@@ -8,7 +8,7 @@ rejects it when the share is over. What a wallet says is believed only of its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -102,8 +102,6 @@ class Asking:
         self._language_of = language_of
         self._clock = clock
         self._to_wake: set[UserId] = set()
-        self.on_change: Callable[[], None] = _nothing
-        """To be called when what messages show of requests may have changed."""
 
     # Where our people ask.
 
@@ -319,7 +317,3 @@ def _row(
             "content": content,
         },
     )
-
-
-def _nothing() -> None:
-    return None

@@ -22,10 +22,11 @@ from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, 
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.clearing.items import Prepare
 from wallet_appservice.clearing.peers import Peers
-from wallet_appservice.ledger.values import Transfer
+from wallet_appservice.ledger.values import NewAccount, Transfer
 from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord, PaymentState
+from wallet_appservice.payments.red_packet_records import escrow_account
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.request_records import SUBJECT as REQUEST_SUBJECT
 from wallet_appservice.payments.till import Outcome, Tell, Till, transfer_of
@@ -69,6 +70,12 @@ class OutgoingPayment:
     expires_at_ms: int
 
     @property
+    def _debit(self) -> NewAccount:
+        if self.kind is PaymentKind.SHARE and self.of is not None:
+            return escrow_account(self.payer, self.of, self.money.currency)
+        return user_account(self.payer, self.money.currency)
+
+    @property
     def held(self) -> Transfer:
         """The transfer that holds the money until the peer has answered: it has no time-out."""
         currency = self.money.currency
@@ -79,7 +86,7 @@ class OutgoingPayment:
                 payer=self.payer,
                 payee=self.payee,
                 money=self.money,
-                debit=user_account(self.payer, currency),
+                debit=self._debit,
                 credit=peer_account(self.server, currency),
                 memo=self.memo,
                 room_id=self.room_id,
@@ -109,6 +116,10 @@ class ClearingAnnouncer(Protocol):
 
     async def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         """Tells a payee of ours what has come, in few messages."""
+        ...
+
+    async def packet_refused(self, opener: UserId, packet: TransferId, reason: str) -> Sequence[Write]:
+        """Tells somebody of ours why they found nothing in a red packet elsewhere."""
         ...
 
 
@@ -244,7 +255,9 @@ async def _no_request(_request_id: TransferId, _asked: UserId) -> TransferId | N
 
 
 def _their_id(payment: OutgoingPayment) -> TransferId | None:
-    """What a refund gives back, by the id that the other wallet knows it by."""
+    """What a refund gives back, by the id that the other wallet knows it by; of a share, its packet."""
+    if payment.kind is PaymentKind.SHARE:
+        return payment.of
     if payment.of is None or not payment.subject.startswith(CAME_FROM):
         return None
     return TransferId(payment.subject.removeprefix(CAME_FROM))
