@@ -113,6 +113,8 @@ class _Plan:
     claimed: set[tuple[TransferId, UserId]] = field(default_factory=set)
     """Shares of requests that this message pays."""
     packets_refused: set[PacketRefused] = field(default_factory=set)
+    changes_shown: bool = False
+    """Whether it changes what messages show of requests and red packets."""
 
     def move(
         self,
@@ -220,6 +222,7 @@ class ClearingDesk:
         announce = await self._announcer.outgoing(ending)
         plan = _Plan(writes=list(received))
         for item in items:
+            plan.changes_shown |= isinstance(item, AskItem | AskEndItem)
             if isinstance(item, Prepare):
                 await self._prepare(plan, peer, item, known)
             elif isinstance(item, Answer):
@@ -253,7 +256,8 @@ class ClearingDesk:
                 self._switchboard.wake(peer)
                 self._paying.note_ended(list(plan.ended.values()))
             self.on_received()
-            self.on_shown()
+            if plan.changes_shown:
+                self.on_shown()
 
         await self._till.ledger.submit(
             Submission(
@@ -293,6 +297,7 @@ class ClearingDesk:
             return
         if claimed is not None:
             plan.claimed.add(claimed.key)
+            plan.changes_shown = True
         # A repetition in the same message is answered by this one's answer.
         plan.prepared.add(item.id)
         known.answered[item.id] = (item.content, Answer(id=item.id, fulfilled=True))
@@ -431,6 +436,7 @@ class ClearingDesk:
                 now_ms=result.at_ms,
             )
             packet = self._packets.answered(payment, is_paid=item.fulfilled)
+            plan.changes_shown |= bool(share or packet)
             writes = [Write(_END_OUT, answered), ended.write, *told, *share, *packet]
             if payment.kind is PaymentKind.REFUND and not item.fulfilled:
                 writes.append(not_taken_write(payment.id, now_ms=result.at_ms))
