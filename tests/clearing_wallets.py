@@ -11,29 +11,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
+from appservices.chassis.chosen_languages import english_for_all
 from appservices.chassis.clock import Clock, system_clock
 from appservices.chassis.database import Database, Write, open_database
+from appservices.chassis.homeserver import MatrixRefused
 from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.intents import Intent
 from appservices.chassis.links.storage import StoredLink
 from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS
+from appservices.chassis.rooms import Members, Rooms
+from appservices.chassis.tables import outbox
 from appservices.vocabulary.events import LINK
-from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, UserId, derived_id
+from appservices.vocabulary.ids import (
+    EventId,
+    RoomId,
+    ServerName,
+    TransferId,
+    UserId,
+    derived_id,
+    localpart_of,
+)
 from appservices.vocabulary.money import Currencies, CurrencyCode, Money, iso_currency
 from appservices.vocabulary.signing import SigningKey
 from tests.link_channel import Weather
 from tests.migrated import migrated
 from wallet_appservice.chat.announcements import DirectAnnouncer
+from wallet_appservice.chat.names import Names
+from wallet_appservice.chat.red_packet_messages import RedPacketMessages
+from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.clearing.applying import ClearingDesk
+from wallet_appservice.clearing.asking import Asking
+from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.paying import ClearingPayments, OutgoingPayment
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.clearing.upkeep import ClearingUpkeep
 from wallet_appservice.ledger.engine import Ledger
 from wallet_appservice.payments.accounts import peer_account
 from wallet_appservice.payments.actions import Payments
+from wallet_appservice.payments.people import People, build_people
 from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.till import Outcome, Till
 from wallet_appservice.storage import WALLET_MIGRATIONS
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
@@ -45,6 +67,9 @@ OPERATOR = UserId("@olga:here")
 
 class QuietAnnouncer:
     """Nobody is told anything: these wallets have no rooms."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[UserId, TransferId, str]] = []
 
     async def is_present(self, user: UserId, room_id: RoomId) -> bool:
         return False
@@ -60,6 +85,10 @@ class QuietAnnouncer:
     async def incoming(self, payee: UserId, records: Sequence[PaymentRecord]) -> Sequence[Write]:
         return ()
 
+    async def packet_refused(self, opener: UserId, packet: TransferId, reason: str) -> Sequence[Write]:
+        self.refused.append((opener, packet, reason))
+        return ()
+
 
 @dataclass
 class Network:
@@ -71,6 +100,8 @@ class Network:
     """Sender, receiver and content of every message that was sent."""
     deliveries: set[asyncio.Task[None]] = field(default_factory=set)
     events: int = 0
+    rooms: dict[RoomId, set[UserId]] = field(default_factory=dict)
+    """Who is in which room."""
 
     def carry(self, sender: UserId, to: UserId, content: dict[str, Any]) -> None:
         self.carried.append((sender, to, content))
@@ -107,6 +138,8 @@ class Wallet:
         self.switchboard: Switchboard
         self.paying: ClearingPayments
         self.upkeep: ClearingUpkeep
+        self.people: People
+        self.announcer: QuietAnnouncer
         self._stack = AsyncExitStack()
         self._running: asyncio.Task[None] | None = None
         network.wallets[server] = self
@@ -139,15 +172,20 @@ class Wallet:
             till, service_users=service_users, payment_max=1_000, user_exists=self._user_exists
         )
         self.peers = Peers(database=self.database, ledger=ledger, clock=self.clock)
-        announcer = QuietAnnouncer()
+        self.announcer = announcer = QuietAnnouncer()
         operators = OperatorNews([OPERATOR], clock=self.clock)
+        known_people = KnownPeople(
+            ledger,
+            wallet_user=self.user_id,
+            service_users=service_users,
+            user_exists=self._user_exists,
+        )
         desk = ClearingDesk(
             till,
             peers=self.peers,
             announcer=announcer,
-            service_users=service_users,
+            people=known_people,
             payment_max=1_000,
-            user_exists=self._user_exists,
             operators=operators,
             clock=self.clock,
         )
@@ -163,7 +201,7 @@ class Wallet:
         self.paying = ClearingPayments(
             till, peers=self.peers, switchboard=self.switchboard, announcer=announcer, clock=self.clock
         )
-        desk.connect(self.switchboard, self.paying)
+        await self._deal_between_people(desk, till, known_people)
         self.payments.elsewhere = self.paying
         self.upkeep = ClearingUpkeep(
             database=self.database,
@@ -175,6 +213,52 @@ class Wallet:
             clock=self.clock,
         )
         self._running = asyncio.create_task(self.switchboard.run())
+
+    async def _deal_between_people(self, desk: ClearingDesk, till: Till, known: KnownPeople) -> None:
+        """Requests and red packets, in rooms whose members the test says."""
+        rooms = Rooms(self._members_of, service_users=frozenset({self.user_id}))
+        names = Names(rooms, self._display_name, self.user_id)
+        teller = RequestMessages(
+            names, wallet_user=self.user_id, currencies=till.currencies, clock=self.clock
+        )
+        self.people = build_people(
+            self.payments,
+            Settings(self.database, acceptance=False),
+            request_teller=teller,
+            red_packet_teller=RedPacketMessages(
+                names,
+                wallet_user=self.user_id,
+                signing_key=self.key,
+                currencies=till.currencies,
+                clock=self.clock,
+            ),
+            red_packet_max=200,
+            clock=self.clock,
+        )
+        asking = Asking(
+            self.payments,
+            peers=self.peers,
+            switchboard=self.switchboard,
+            teller=teller,
+            people=known,
+            language_of=english_for_all,
+            clock=self.clock,
+        )
+        self.people.requests.elsewhere = asking
+        self.paying.request_of = asking.id_of
+        answers = PacketAnswers(
+            peers=self.peers, switchboard=self.switchboard, announcer=self.announcer, people=known
+        )
+        self.people.red_packets.elsewhere = answers
+        desk.connect(self.switchboard, self.paying, asking, answers)
+
+    async def told(self, name: str) -> list[str]:
+        """The bodies of all that one person was told directly, without the test's own deposits."""
+        query = select(outbox.c.content).where(outbox.c.to_user == self.user(name))
+        async with self.database.read() as work:
+            rows = (await work.execute(query.order_by(outbox.c.position))).all()
+        bodies = [str(json.loads(row.content)["body"]) for row in rows]
+        return [body for body in bodies if not body.endswith(" as a deposit")]
 
     async def stop(self) -> None:
         """As a kill would, for all that the network sees."""
@@ -222,6 +306,15 @@ class Wallet:
 
     async def _user_exists(self, user: UserId) -> bool:
         return user in {self.user(name) for name in PEOPLE}
+
+    async def _display_name(self, user: UserId) -> str:
+        return localpart_of(user).title()
+
+    async def _members_of(self, room_id: RoomId) -> Members:
+        members = self.network.rooms.get(room_id, set())
+        if self.user_id not in members:
+            raise MatrixRefused(status=403, errcode="M_FORBIDDEN", sentence="not in the room")
+        return Members({user: localpart_of(user).title() for user in members}, frozenset(), is_closed=True)
 
     # The road.
 

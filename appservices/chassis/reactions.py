@@ -57,14 +57,23 @@ ReactionHandler = Callable[[ReactionCall], Awaitable[Sequence[Write] | None]]
 class ReactionRouter:
     """Hands each reaction to whoever knows what its message is about, by the subject's kind."""
 
-    def __init__(self, handlers: Mapping[str, ReactionHandler], *, own_server: ServerName) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, ReactionHandler],
+        *,
+        own_server: ServerName,
+        for_everybody: frozenset[str] = frozenset(),
+    ) -> None:
+        """`for_everybody` are the kinds whose handlers know what to do with people of other homeservers."""
         self._handlers = dict(handlers)
         self._own_server = own_server
+        self._for_everybody = for_everybody
 
     async def route(self, call: ReactionCall) -> Sequence[Write] | None:
         """The effects of a reaction: none when its message has no use for any, or for a stranger's."""
         kind = call.subject.partition(":")[0]
         handler = self._handlers.get(kind)
-        if handler is None or server_of(call.sender) != self._own_server:
+        is_ours = server_of(call.sender) == self._own_server
+        if handler is None or not (is_ours or kind in self._for_everybody):
             return []
         return await handler(call)

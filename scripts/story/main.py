@@ -21,6 +21,8 @@ from appservices.vocabulary.signing import verify_json
 from scripts.story.homes import Home, HomeFailed, homes_in
 from scripts.story.person import JsonObject, NothingCame, Person
 
+HOLD_LOOKS_MAX = 30
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -54,6 +56,7 @@ async def _tell(folder: Path) -> None:
             await _money_moves(north, alice, bob, carol)
             await _money_moves_in_secret(north, alice, bob)
             await _friends_share(north, alice, bob)
+            await _across_servers(north, south, alice, carol)
             await _the_books_are_right(north, alice, bob)
         finally:
             await asyncio.gather(*(person.sign_off() for person in people))
@@ -144,6 +147,59 @@ async def _friends_share(north: Home, alice: Person, bob: Person) -> None:
         await person.react(room_id, packet["event_id"], "🧧")
     emptied = await bob.reads(room_id, "It is empty: 2 of 2")
     service_said("Wallet", emptied["content"]["m.new_content"]["body"])
+
+
+async def _across_servers(north: Home, south: Home, alice: Person, carol: Person) -> None:
+    chapter("North and South agree that their people pay each other")
+    for home, other in ((north, south), (south, north)):
+        operator(await home.weft("wallet", "peer", "add", other.server_name, "--credit-limit", "100 EUR"))
+    wallet = north.user("wallet")
+    room_id = await alice.make_room("Journey", encrypted=False, invite=[carol.user_id, wallet])
+    await carol.join(room_id)
+    for person in (alice, carol):
+        await person.sees_members(room_id, alice.user_id, carol.user_id, wallet)
+    await _pays_across(north, alice, carol, room_id, "20 EUR", "train tickets")
+    told("Carol has the money in South's wallet, and North owes South as much.")
+
+    told("South goes away, and Alice pays again: her money is held, for nobody knows whether it has arrived.")
+    await south.stop()
+    said(alice, f"!pay {carol.user_id} 3 EUR coffee")
+    await alice.say(room_id, f"!pay {carol.user_id} 3 EUR coffee")
+    await _holds(north, "€3.00")
+    operator(await north.weft("wallet", "peers"))
+    told("South comes back, and so does Carol.")
+    await south.start()
+    await carol.say(room_id, "Here I am again.")
+    said(carol, "Here I am again.")
+    service_said("Wallet", (await carol.receipt(room_id, "coffee"))["body"])
+
+    told("North's operator has sent South's a bank transfer, and South's operator says so.")
+    operator(
+        await south.weft(
+            "wallet", "peer", "settle", north.server_name, "23 EUR", "--reference", "bank transfer 17"
+        )
+    )
+    operator(await south.weft("wallet", "peers"))
+
+
+async def _pays_across(
+    north: Home, alice: Person, carol: Person, room_id: str, amount: str, memo: str
+) -> None:
+    wish = f"!pay {carol.user_id} {amount} {memo}"
+    said(alice, wish)
+    await alice.say(room_id, wish)
+    contents = [await person.receipt(room_id, memo) for person in (alice, carol)]
+    service_said("Wallet", contents[0]["body"])
+    await _verify(north, contents[1])
+
+
+async def _holds(home: Home, amount: str) -> None:
+    """Waits until that much is under way to another server. Raises NothingCame."""
+    for _ in range(HOLD_LOOKS_MAX):
+        if amount in await home.weft("wallet", "peers"):
+            return
+        await asyncio.sleep(1)
+    raise NothingCame(f"the {amount} that are held")
 
 
 def _is_of(sender: str, words: str) -> Callable[[JsonObject], bool]:

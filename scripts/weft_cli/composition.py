@@ -35,7 +35,10 @@ from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
 from wallet_appservice.clearing.applying import ClearingDesk
+from wallet_appservice.clearing.asking import Asking
+from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.payee_news import PayeeNews
 from wallet_appservice.clearing.paying import ClearingAnnouncer, ClearingPayments
 from wallet_appservice.clearing.peers import Peers
@@ -47,6 +50,7 @@ from wallet_appservice.payments.limit_rules import OperatorLimits
 from wallet_appservice.payments.limits import Gate
 from wallet_appservice.payments.merchants.desk import MerchantRules
 from wallet_appservice.payments.protection import Protection, protect
+from wallet_appservice.payments.requests import RequestTeller
 from wallet_appservice.payments.settings import Settings
 from wallet_appservice.payments.sweeper import Sweep, Sweeper
 from wallet_appservice.payments.till import Announcer, Till
@@ -203,6 +207,9 @@ class Clearing:
 
     peers: Peers
     switchboard: Switchboard
+    desk: ClearingDesk
+    asking: Asking
+    packet_answers: PacketAnswers
     sweeper: Sweeper
     chores: Mapping[str, Sweep]
     """What the sweeper is to run: by name, for the log."""
@@ -213,6 +220,7 @@ def build_clearing(
     payments: Payments,
     *,
     announcer: ClearingAnnouncer,
+    request_teller: RequestTeller,
     user_exists: Callable[[UserId], Awaitable[bool]],
     intent: Callable[[], Intent],
     language_of: LanguageOf,
@@ -221,13 +229,18 @@ def build_clearing(
     till, sweeper = payments.till, Sweeper()
     peers = Peers(database=till.database, ledger=till.ledger, clock=system_clock)
     operators = OperatorNews(config.web.operators, clock=system_clock, language_of=language_of)
+    known_people = KnownPeople(
+        till.ledger,
+        wallet_user=config.wallet_user,
+        service_users=frozenset(service_users(config)),
+        user_exists=user_exists,
+    )
     desk = ClearingDesk(
         till,
         peers=peers,
         announcer=announcer,
-        service_users=frozenset(service_users(config)),
+        people=known_people,
         payment_max=config.wallet.payment_max,
-        user_exists=user_exists,
         operators=operators,
         clock=system_clock,
     )
@@ -242,7 +255,20 @@ def build_clearing(
     paying = ClearingPayments(
         till, peers=peers, switchboard=switchboard, announcer=announcer, clock=system_clock
     )
-    desk.connect(switchboard, paying)
+    asking = Asking(
+        payments,
+        peers=peers,
+        switchboard=switchboard,
+        teller=request_teller,
+        people=known_people,
+        language_of=language_of,
+        clock=system_clock,
+    )
+    paying.request_of = asking.id_of
+    packet_answers = PacketAnswers(
+        peers=peers, switchboard=switchboard, announcer=announcer, people=known_people
+    )
+    desk.connect(switchboard, paying, asking, packet_answers)
     payments.elsewhere = paying
     upkeep = ClearingUpkeep(
         database=till.database,
@@ -255,7 +281,9 @@ def build_clearing(
     )
     news = PayeeNews(database=till.database, announcer=announcer, on_commit=till.wake)
     desk.on_received = lambda: sweeper.wake(PAYEE_NEWS)
-    return Clearing(peers, switchboard, sweeper, {**upkeep.chores, PAYEE_NEWS: news.sweep})
+    return Clearing(
+        peers, switchboard, desk, asking, packet_answers, sweeper, {**upkeep.chores, PAYEE_NEWS: news.sweep}
+    )
 
 
 @asynccontextmanager

@@ -49,6 +49,7 @@ from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
     WALLET_BRANCHES,
+    Clearing,
     build_clearing,
     build_payments,
     build_protection,
@@ -70,6 +71,7 @@ from wallet_appservice.chat.request_messages import RequestMessages
 from wallet_appservice.chat.statement_command import StatementCommand
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.payments import red_packet_records
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.daily_checkpoints import make_daily_checkpoints
 from wallet_appservice.payments.merchants.desk import MerchantDesk, open_merchant_desk
@@ -265,7 +267,15 @@ class _Composition:
             on_commit=service.outbox.wake,
         )
 
-        await self._clearing(service, payments, user_exists, chosen)
+        names = Names(service.rooms, display_name, config.wallet_user)
+        request_teller = RequestMessages(
+            names,
+            language_of=chosen.spoken_with,
+            wallet_user=config.wallet_user,
+            currencies=payments.currencies,
+            clock=system_clock,
+        )
+        clearing = await self._clearing(service, payments, request_teller, user_exists, chosen)
 
         async def allowed(room_id: RoomId) -> None:
             await publish_keys(service.device.intent, room_id, payments)
@@ -278,9 +288,10 @@ class _Composition:
             on_commit=service.outbox.wake,
             language_of=chosen.spoken_with,
         )
-        people = self._people(
-            service, payments, Names(service.rooms, display_name, config.wallet_user), chosen
-        )
+        people = self._people(service, payments, names, request_teller, chosen)
+        people.requests.elsewhere = clearing.asking
+        people.red_packets.elsewhere = clearing.packet_answers
+        clearing.desk.on_shown = people.wake_all
         chat = PeopleChat(
             people,
             subject_of=service.outbox.subject_of,
@@ -299,7 +310,12 @@ class _Composition:
                 clock=system_clock,
             )
         )
-        service.on_reaction(ReactionRouter(chat.reactions(), own_server=ServerName(config.server_name)).route)
+        reactions = ReactionRouter(
+            chat.reactions(),
+            own_server=ServerName(config.server_name),
+            for_everybody=frozenset({red_packet_records.SUBJECT}),
+        )
+        service.on_reaction(reactions.route)
         return service, people, protection
 
     async def _merchants(self, payments: Payments) -> MerchantDesk:
@@ -309,19 +325,20 @@ class _Composition:
         self._keep_doing(desk.notifier.run())
         return desk
 
-    def _people(self, service: Service, payments: Payments, names: Names, chosen: ChosenLanguages) -> People:
+    def _people(
+        self,
+        service: Service,
+        payments: Payments,
+        names: Names,
+        request_teller: RequestMessages,
+        chosen: ChosenLanguages,
+    ) -> People:
         config = self._config
         people = build_people(
             payments,
             wallet_settings(config, payments.till.database),
             language_of=chosen.spoken_with,
-            request_teller=RequestMessages(
-                names,
-                language_of=chosen.spoken_with,
-                wallet_user=config.wallet_user,
-                currencies=payments.currencies,
-                clock=system_clock,
-            ),
+            request_teller=request_teller,
             red_packet_teller=RedPacketMessages(
                 names,
                 wallet_user=config.wallet_user,
@@ -345,9 +362,10 @@ class _Composition:
         self,
         service: Service,
         payments: Payments,
+        request_teller: RequestMessages,
         user_exists: Callable[[UserId], Awaitable[bool]],
         chosen: ChosenLanguages,
-    ) -> None:
+    ) -> Clearing:
         """Lets the wallet exchange payments with those of other homeservers."""
         config = self._config
         clearing = build_clearing(
@@ -359,6 +377,7 @@ class _Composition:
                 currencies=payments.currencies,
                 clock=system_clock,
             ),
+            request_teller=request_teller,
             user_exists=user_exists,
             intent=lambda: service.device.intent,
             language_of=chosen.spoken_with,
@@ -373,6 +392,7 @@ class _Composition:
             await clearing.sweeper.run(clearing.chores)
 
         self._keep_doing(sweep())
+        return clearing
 
     def _keep_doing(self, upkeep: Coroutine[None, None, None]) -> None:
         """Runs it beside everything else until the end."""

@@ -14,13 +14,15 @@ from appservices.chassis.messages import notice, reply_relation, shown_name
 from appservices.chassis.outbox import Outgoing
 from appservices.chassis.rooms import Room, Rooms
 from appservices.vocabulary.events import RECEIPT
-from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id
+from appservices.vocabulary.ids import OutboxId, RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.languages import _, counted, isolated, listed, speaking
 from appservices.vocabulary.money import Currencies, CurrencyCode, format_minor
 from wallet_appservice.chat.announcements import PAYMENT_SUBJECT, receipt_message
 from wallet_appservice.clearing.items import RejectReason
 from wallet_appservice.clearing.paying import OutgoingPayment
-from wallet_appservice.payments.records import PaymentRecord, PaymentState
+from wallet_appservice.payments.records import PaymentKind, PaymentRecord, PaymentState
+from wallet_appservice.payments.red_packets import PACKET_EMPTY, PACKET_OPENED
+from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 
 SINGLY_MAX = 3
 """More payments than that, come at about the same time, are told in one message."""
@@ -35,6 +37,7 @@ def returned_sentence(reason: str) -> str:
         RejectReason.CURRENCY_UNKNOWN: _("The wallet of {server} does not keep this currency."),
         RejectReason.AMOUNT_TOO_LARGE: _("That is more than the wallet of {server} takes at once."),
         RejectReason.PAYEE_UNKNOWN: _("There is no such user on {server} to pay."),
+        RejectReason.REQUEST_OVER: _("What was asked for is not to be paid any more."),
         RejectReason.EXPIRED: _("The wallet of {server} answered too late."),
         RejectReason.OVER_LIMIT: _("The wallet of {server} takes no more from here at the moment."),
         RejectReason.PAYEE_FULL: _("The payee can't take that much."),
@@ -75,6 +78,8 @@ class ClearingRoomAnnouncer:
         rooms: dict[RoomId, Room | None] = {}
         languages: dict[UserId, str] = {}
         for payment in ending:
+            if payment.kind is PaymentKind.SHARE:
+                continue
             if payment.payer not in languages:
                 languages[payment.payer] = await self._language_of(payment.payer)
             if payment.room_id is not None and payment.room_id not in rooms:
@@ -85,6 +90,9 @@ class ClearingRoomAnnouncer:
                     rooms[payment.room_id] = None
 
         def announce(payment: OutgoingPayment, end: PaymentRecord) -> Sequence[Write]:
+            if payment.kind is PaymentKind.SHARE:
+                # The packet's own message says who has found what.
+                return []
             room = rooms.get(payment.room_id) if payment.room_id is not None else None
             with speaking(languages[payment.payer]):
                 if end.state is PaymentState.RETURNED:
@@ -94,6 +102,8 @@ class ClearingRoomAnnouncer:
         return announce
 
     async def waiting(self, payment: OutgoingPayment) -> Sequence[Write]:
+        if payment.kind is PaymentKind.SHARE:
+            return []
         with speaking(await self._language_of(payment.payer)):
             text = _(
                 "{amount} for {payee} is held: the wallet of {server} has not answered yet. "
@@ -126,6 +136,19 @@ class ClearingRoomAnnouncer:
             ).format(total=total, command=isolated("!history"))
         outbox_id = OutboxId(derived_id("received", payee, records[0].id, records[-1].id))
         return [Outgoing(outbox_id, notice(text), to_user=payee).write(now_ms=self._clock())]
+
+    async def packet_refused(self, opener: UserId, packet: TransferId, reason: str) -> Sequence[Write]:
+        with speaking(await self._language_of(opener)):
+            if reason == PACKET_OPENED:
+                text = _("You have opened this red packet already.")
+            elif reason == PACKET_EMPTY:
+                text = PaymentRefused.because(PaymentRefusal.PACKET_EMPTY).sentence
+            else:
+                text = PaymentRefused.because(PaymentRefusal.PACKET_OVER).sentence
+        now_ms = self._clock()
+        # In one message of the other wallet's a packet and its opener are told of once.
+        outbox_id = OutboxId(derived_id("packet refused", packet, opener, str(now_ms), reason))
+        return [Outgoing(outbox_id, notice(text), to_user=opener).write(now_ms=now_ms)]
 
     def _received(self, record: PaymentRecord) -> Write:
         content = self._receipt(record, None)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from appservices.chassis.homeserver import MatrixRefused
 from appservices.chassis.messages import shown_name
 from appservices.chassis.rooms import Room, Rooms
-from appservices.vocabulary.ids import RoomId, UserId
+from appservices.vocabulary.ids import RoomId, UserId, server_of
 
 DisplayName = Callable[[UserId], Awaitable[str | None]]
 
@@ -36,4 +36,7 @@ class Names:
     async def _name(self, user: UserId, room: Room | None) -> str:
         if room is not None and user in room.members.joined:
             return room.name_of(user)
+        if server_of(user) != server_of(self._wallet_user):
+            # Another homeserver may be away, and what is told must not wait for it.
+            return shown_name(user, None)
         return shown_name(user, await self._display_name(user))

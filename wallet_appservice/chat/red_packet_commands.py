@@ -8,7 +8,7 @@ from typing import Final
 from appservices.chassis.commands import Command, CommandCall
 from appservices.chassis.database import Write
 from appservices.chassis.reactions import ReactionCall
-from appservices.vocabulary.ids import TransferId, derived_id
+from appservices.vocabulary.ids import TransferId, derived_id, server_of
 from appservices.vocabulary.languages import _, known
 from wallet_appservice.chat.reading import NotUnderstood, read_packet
 from wallet_appservice.payments.actions import Payments
@@ -29,6 +29,7 @@ class RedPacketCommands:
         self._red_packets = red_packets
         self._public_url = public_url
         self._currencies = payments.currencies
+        self._own_server = server_of(payments.wallet_user)
         self._example = f"!redpacket 20 {payments.currencies.default.code} 5 happy new year"
 
     def commands(self) -> tuple[Command, ...]:
@@ -86,6 +87,10 @@ class RedPacketCommands:
         """A member opens the packet; the receipt is the answer. Who opens it again is told what was in it."""
         if call.key != OPEN:
             return []
+        id = TransferId(call.subject.partition(":")[2])
+        if server_of(call.sender) != self._own_server:
+            await self._red_packets.draw_elsewhere(call.sender, id, done=call.stored.done)
+            return None
 
         def tell(opened: Opened) -> Sequence[Write]:
             if isinstance(opened, PaymentRefused):
@@ -96,5 +101,5 @@ class RedPacketCommands:
             sentence = _("You have opened this red packet already, and found {amount}.").format(amount=amount)
             return [call.stored.done, *call.answer_privately(sentence, elsewhere="")]
 
-        await self._red_packets.draw(call.sender, TransferId(call.subject.partition(":")[2]), tell=tell)
+        await self._red_packets.draw(call.sender, id, tell=tell)
         return None

@@ -9,7 +9,7 @@ late, nothing of it is committed and the message is judged again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,18 +22,24 @@ from appservices.chassis.links.protocol import Item, StopReason
 from appservices.chassis.links.storage import item_write
 from appservices.chassis.links.switchboard import Switchboard
 from appservices.vocabulary.ids import ServerName, TransferId, UserId, derived_id, server_of
+from wallet_appservice.clearing.asking import Asking, ClaimedShare, Taken
 from wallet_appservice.clearing.items import (
     Answer,
+    AskEndItem,
+    AskItem,
     ClearingItem,
     Inquire,
     ItemUnreadable,
+    PacketRefused,
     Prepare,
     RejectReason,
     Settle,
     Statement,
     read_item,
 )
+from wallet_appservice.clearing.known_people import KnownPeople
 from wallet_appservice.clearing.operator_news import OperatorNews
+from wallet_appservice.clearing.packet_answers import PacketAnswers
 from wallet_appservice.clearing.paying import (
     CAME_FROM,
     FULFILLED,
@@ -68,7 +74,6 @@ from wallet_appservice.storage.clearing_tables import clearing_in, clearing_out,
 from wallet_appservice.storage.payment_tables import payments
 
 ATTEMPTS_MAX: Final = 3
-KNOWN_USERS_MAX: Final = 20_000
 IDS_AT_ONCE_MAX: Final = 500
 
 logger = logging.getLogger(__name__)
@@ -104,6 +109,12 @@ class _Plan:
     ended: dict[TransferId, PaymentRecord] = field(default_factory=dict)
     prepared: set[TransferId] = field(default_factory=set)
     """What this message prepares; the ledger's answer is still to come."""
+    asked: Taken = field(default_factory=dict)
+    claimed: set[tuple[TransferId, UserId]] = field(default_factory=set)
+    """Shares of requests that this message pays."""
+    packets_refused: set[PacketRefused] = field(default_factory=set)
+    changes_shown: bool = False
+    """Whether it changes what messages show of requests and red packets."""
 
     def move(
         self,
@@ -137,30 +148,39 @@ class ClearingDesk:
         *,
         peers: Peers,
         announcer: ClearingAnnouncer,
-        service_users: frozenset[UserId],
+        people: KnownPeople,
         payment_max: int,
-        user_exists: Callable[[UserId], Awaitable[bool]],
         operators: OperatorNews,
         clock: Clock,
     ) -> None:
         self._till = till
         self._peers = peers
         self._announcer = announcer
-        self._service_users = service_users
+        self._people = people
         self._payment_max = payment_max
-        self._user_exists = user_exists
         self._operators = operators
         self._clock = clock
-        self._known_users: dict[UserId, None] = {}
         self.on_received: Callable[[], None] = _nothing
         """To be called when payees may have to be told."""
+        self.on_shown: Callable[[], None] = _nothing
+        """To be called when what messages show of requests and red packets may have changed."""
         self._switchboard: Switchboard | None = None
         self._paying: ClearingPayments | None = None
+        self._asking: Asking | None = None
+        self._packet_answers: PacketAnswers | None = None
 
-    def connect(self, switchboard: Switchboard, paying: ClearingPayments) -> None:
-        """Whom to wake after commits; before anything comes."""
+    def connect(
+        self,
+        switchboard: Switchboard,
+        paying: ClearingPayments,
+        asking: Asking,
+        packet_answers: PacketAnswers,
+    ) -> None:
+        """The parts that need this one too; before anything comes."""
         self._switchboard = switchboard
         self._paying = paying
+        self._asking = asking
+        self._packet_answers = packet_answers
 
     async def allows(self, peer: UserId) -> bool:
         return await self._peers.allows(peer)
@@ -202,15 +222,24 @@ class ClearingDesk:
         announce = await self._announcer.outgoing(ending)
         plan = _Plan(writes=list(received))
         for item in items:
+            plan.changes_shown |= isinstance(item, AskItem | AskEndItem)
             if isinstance(item, Prepare):
                 await self._prepare(plan, peer, item, known)
             elif isinstance(item, Answer):
                 self._answered(plan, item, known, announce)
             elif isinstance(item, Inquire):
                 self._inquired(plan, peer, item, known)
+            elif isinstance(item, AskItem):
+                plan.writes += await self._requests.came(peer, item, plan.asked)
+            elif isinstance(item, AskEndItem):
+                plan.writes += await self._requests.end_came(peer, item, plan.asked)
+            elif isinstance(item, PacketRefused):
+                if item not in plan.packets_refused:
+                    plan.packets_refused.add(item)
+                    plan.writes += await self._packets.came(item)
             elif isinstance(item, Statement):
                 plan.writes.append(statement_write(server_of(peer), item, ours=False, at_ms=self._clock()))
-            else:
+            elif isinstance(item, Settle):
                 self._settled(plan, server_of(peer), item)
         await self._commit(plan, peer)
 
@@ -227,6 +256,8 @@ class ClearingDesk:
                 self._switchboard.wake(peer)
                 self._paying.note_ended(list(plan.ended.values()))
             self.on_received()
+            if plan.changes_shown:
+                self.on_shown()
 
         await self._till.ledger.submit(
             Submission(
@@ -250,11 +281,23 @@ class ClearingDesk:
                 plan.writes.append(item_write(peer, answer.item()))
             return
         reason = await self._refusal(server, item)
+        claimed = None
+        if reason is None and item.request is not None:
+            taken = await self._requests.claim(server, item)
+            if isinstance(taken, ClaimedShare):
+                claimed = taken
+            else:
+                reason = taken
+        if claimed is not None and claimed.key in plan.claimed:
+            reason, claimed = RejectReason.REQUEST_OVER, None
         if reason is not None:
             answer = Answer(id=item.id, fulfilled=False, reason=reason.value)
             known.answered[item.id] = (item.content, answer)
             plan.writes.extend(self._answer_writes(peer, item, answer, at_ms=self._clock()))
             return
+        if claimed is not None:
+            plan.claimed.add(claimed.key)
+            plan.changes_shown = True
         # A repetition in the same message is answered by this one's answer.
         plan.prepared.add(item.id)
         known.answered[item.id] = (item.content, Answer(id=item.id, fulfilled=True))
@@ -278,7 +321,8 @@ class ClearingDesk:
             if result.refusal is not None:
                 refused = _REFUSED[result.refusal]
                 answer = Answer(id=item.id, fulfilled=False, reason=refused.value)
-                return self._answer_writes(peer, item, answer, at_ms=result.at_ms)
+                reopened = claimed.settled(is_paid=False, now_ms=result.at_ms) if claimed else ()
+                return [*self._answer_writes(peer, item, answer, at_ms=result.at_ms), *reopened]
             if result.at_ms >= item.expires_at_ms:
                 raise _TooLate
             record = self._till.made(movement, at_ms=result.at_ms)
@@ -291,13 +335,13 @@ class ClearingDesk:
                     untold=record.id if item.room_id is None else None,
                 ),
                 insertion_of(record),
+                *(claimed.settled(is_paid=True, now_ms=result.at_ms) if claimed else ()),
             ]
 
         plan.move(transfer_of(movement), outcome, movement.debit, movement.credit)
 
     async def _refusal(self, server: ServerName, item: Prepare) -> RejectReason | None:
         currency = self._till.currencies.get(item.money.currency)
-        own_server = server_of(self._till.wallet_user)
         if await self._peers.wallet_of(server) is None:
             return RejectReason.NOT_A_PEER
         if item.further:
@@ -308,25 +352,16 @@ class ClearingDesk:
             return RejectReason.AMOUNT_TOO_LARGE
         if len(item.memo) > MEMO_LENGTH_MAX or any(not mark.isprintable() for mark in item.memo):
             return RejectReason.MEMO_TOO_LONG
-        if server_of(item.payer) != server:
+        is_share = item.payment_kind == PaymentKind.SHARE.value
+        if server_of(item.payer) != server or (is_share and not await self._peers.allows(item.payer)):
             return RejectReason.PAYER_ELSEWHERE
-        if server_of(item.payee) != own_server:
+        if not self._people.are_here(item.payee):
             return RejectReason.PAYEE_ELSEWHERE
-        if item.payee in self._service_users or not await self._is_known(item.payee):
+        if not await self._people.includes(item.payee):
             return RejectReason.PAYEE_UNKNOWN
         if self._clock() >= item.expires_at_ms:
             return RejectReason.EXPIRED
         return None
-
-    async def _is_known(self, user: UserId) -> bool:
-        if user in self._known_users:
-            return True
-        if not await self._till.ledger.accounts_of(user) and not await self._user_exists(user):
-            return False
-        if len(self._known_users) >= KNOWN_USERS_MAX:
-            self._known_users.clear()
-        self._known_users[user] = None
-        return True
 
     def _answer_writes(
         self,
@@ -393,7 +428,16 @@ class ClearingDesk:
             ended = self._till.ended(end, at_ms=result.at_ms)
             plan.ended[payment.id] = ended.record
             told = announce(_ended(payment, state, reason=item.reason), ended.shown)
-            writes = [Write(_END_OUT, answered), ended.write, *told]
+            share = self._requests.answered(
+                payment.subject,
+                payment.payer,
+                is_paid=item.fulfilled,
+                reason=item.reason,
+                now_ms=result.at_ms,
+            )
+            packet = self._packets.answered(payment, is_paid=item.fulfilled)
+            plan.changes_shown |= bool(share or packet)
+            writes = [Write(_END_OUT, answered), ended.write, *told, *share, *packet]
             if payment.kind is PaymentKind.REFUND and not item.fulfilled:
                 writes.append(not_taken_write(payment.id, now_ms=result.at_ms))
             return writes
@@ -425,6 +469,16 @@ class ClearingDesk:
             return [settlement_write(server, item, direction="out", at_ms=result.at_ms)]
 
         plan.move(transfer, outcome, peer_account(server, currency), issuance_account(currency))
+
+    @property
+    def _requests(self) -> Asking:
+        assert self._asking is not None
+        return self._asking
+
+    @property
+    def _packets(self) -> PacketAnswers:
+        assert self._packet_answers is not None
+        return self._packet_answers
 
     # Reading.
 

@@ -21,6 +21,8 @@ _AMOUNT_DIGITS_MAX: Final = 16
 _TIME_MAX: Final = 2**53 - 1
 PREPARE, FULFILL, REJECT, INQUIRE = "prepare", "fulfill", "reject", "inquire"
 STATEMENT, SETTLE = "statement", "settle"
+REQUEST, REQUEST_END = "request", "request_end"
+PACKET_REFUSED = "packet_refused"
 
 
 class RejectReason(StrEnum):
@@ -36,6 +38,10 @@ class RejectReason(StrEnum):
     """The payer is not a user of the wallet's own server."""
     PAYEE_ELSEWHERE = "payee_elsewhere"
     PAYEE_UNKNOWN = "payee_unknown"
+    REQUEST_UNKNOWN = "request_unknown"
+    """The receiver has asked the payer for no such amount."""
+    REQUEST_OVER = "request_over"
+    """It was paid, declined or taken back, or its time is over."""
     EXPIRED = "expired"
     OVER_LIMIT = "over_limit"
     """More than the credit that the payee's operator grants the payer's wallet."""
@@ -43,6 +49,16 @@ class RejectReason(StrEnum):
     ID_TAKEN = "id_taken"
     UNKNOWN = "unknown"
     """It was asked about and had never come."""
+
+
+class RequestEnd(StrEnum):
+    """How a request ends without payment, as one wallet tells the other."""
+
+    CANCELLED = "cancelled"
+    """Said by the requester's wallet."""
+    DECLINED = "declined"
+    UNREACHED = "unreached"
+    """Said, as `declined` is, by the wallet of whoever is asked: they were not told of it."""
 
 
 class ItemUnreadable(ValueError):
@@ -63,6 +79,8 @@ class Prepare:
     """Where the receipt will be, when the payee is there too."""
     payment_kind: str = "payment"
     of: TransferId | None = None
+    request: TransferId | None = None
+    """The receiver's request that this pays."""
     further: tuple[str, ...] = ()
     """Names of what it has besides: conditions, fees and routes of a later version."""
 
@@ -84,6 +102,8 @@ class Prepare:
             item["payment_kind"] = self.payment_kind
         if self.of is not None:
             item["of"] = self.of
+        if self.request is not None:
+            item["request"] = self.request
         return item
 
     @property
@@ -171,7 +191,66 @@ class Settle:
         }
 
 
-ClearingItem = Prepare | Answer | Inquire | Statement | Settle
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskItem:
+    """Somebody of the sender's asks somebody of the receiver's for money."""
+
+    id: TransferId
+    requester: UserId
+    asked: UserId
+    money: Money
+    expires_at_ms: int
+    memo: str = ""
+
+    def item(self) -> dict[str, Any]:
+        item: dict[str, Any] = {
+            "kind": REQUEST,
+            "id": self.id,
+            "requester": self.requester,
+            "asked": self.asked,
+            "amount_minor": str(self.money.amount_minor),
+            "currency": self.money.currency,
+            "expires_at_ms": self.expires_at_ms,
+        }
+        if self.memo:
+            item["memo"] = self.memo
+        return item
+
+    @property
+    def content(self) -> str:
+        return hashlib.sha256(encode_canonical_json(self.item())).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskEndItem:
+    """A request has ended otherwise than by payment or by its time."""
+
+    id: TransferId
+    end: RequestEnd
+
+    def item(self) -> dict[str, Any]:
+        return {"kind": REQUEST_END, "id": self.id, "end": self.end.value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketRefused:
+    """Why somebody of the receiver's got nothing from a red packet of the sender's."""
+
+    packet: TransferId
+    opener: UserId
+    reason: str
+    """empty, over, or opened (before)."""
+
+    def item(self) -> dict[str, Any]:
+        return {
+            "kind": PACKET_REFUSED,
+            "packet": self.packet,
+            "opener": self.opener,
+            "reason": self.reason,
+        }
+
+
+ClearingItem = Prepare | Answer | Inquire | Statement | Settle | AskItem | AskEndItem | PacketRefused
 
 
 def read_item(item: Mapping[str, Any]) -> ClearingItem:
@@ -196,13 +275,33 @@ def read_item(item: Mapping[str, Any]) -> ClearingItem:
     if kind == SETTLE:
         reference = _text(item, "reference", length_max=200, may_be_empty=True)
         return Settle(id=_id(item), money=_money(item), reference=reference)
+    if kind == REQUEST:
+        return AskItem(
+            id=_id(item),
+            requester=_user(item, "requester"),
+            asked=_user(item, "asked"),
+            money=_money(item),
+            expires_at_ms=_time(item, "expires_at_ms"),
+            memo=_text(item, "memo", length_max=2_000, may_be_empty=True) if "memo" in item else "",
+        )
+    if kind == REQUEST_END:
+        end = _text(item, "end", length_max=16)
+        if end not in set(RequestEnd):
+            raise ItemUnreadable("“end” is cancelled, declined or unreached")
+        return AskEndItem(id=_id(item), end=RequestEnd(end))
+    if kind == PACKET_REFUSED:
+        return PacketRefused(
+            packet=_id(item, "packet"),
+            opener=_user(item, "opener"),
+            reason=_text(item, "reason", length_max=16),
+        )
     raise ItemUnreadable("an item of a kind that wallets don't exchange")
 
 
 _PREPARE_NAMES: Final = frozenset(
     {
         "kind", "id", "payer", "payee", "amount_minor", "currency", "expires_at_ms", "memo", "room_id",
-        "payment_kind", "of",
+        "payment_kind", "of", "request",
     }
 )  # fmt: skip
 
@@ -210,8 +309,8 @@ _PREPARE_NAMES: Final = frozenset(
 def _prepare(item: Mapping[str, Any]) -> Prepare:
     room_id = _text(item, "room_id") if "room_id" in item else None
     kind = _text(item, "payment_kind", length_max=16) if "payment_kind" in item else "payment"
-    if kind not in ("payment", "refund"):
-        raise ItemUnreadable("“payment_kind” is payment or refund")
+    if kind not in ("payment", "refund", "share"):
+        raise ItemUnreadable("“payment_kind” is payment, refund or share")
     return Prepare(
         id=_id(item),
         payer=_user(item, "payer"),
@@ -222,6 +321,7 @@ def _prepare(item: Mapping[str, Any]) -> Prepare:
         room_id=RoomId(room_id) if room_id is not None else None,
         payment_kind=kind,
         of=_id(item, "of") if "of" in item else None,
+        request=_id(item, "request") if "request" in item else None,
         further=tuple(sorted(item.keys() - _PREPARE_NAMES)),
     )
 

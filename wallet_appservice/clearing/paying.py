@@ -8,7 +8,7 @@ till's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -22,11 +22,13 @@ from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, 
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.clearing.items import Prepare
 from wallet_appservice.clearing.peers import Peers
-from wallet_appservice.ledger.values import Transfer
+from wallet_appservice.ledger.values import NewAccount, Transfer
 from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.limits import Admission
 from wallet_appservice.payments.records import Movement, PaymentKind, PaymentRecord, PaymentState
+from wallet_appservice.payments.red_packet_records import escrow_account
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
+from wallet_appservice.payments.request_records import SUBJECT as REQUEST_SUBJECT
 from wallet_appservice.payments.till import Outcome, Tell, Till, transfer_of
 from wallet_appservice.storage.clearing_tables import clearing_out
 
@@ -68,6 +70,12 @@ class OutgoingPayment:
     expires_at_ms: int
 
     @property
+    def _debit(self) -> NewAccount:
+        if self.kind is PaymentKind.SHARE and self.of is not None:
+            return escrow_account(self.payer, self.of, self.money.currency)
+        return user_account(self.payer, self.money.currency)
+
+    @property
     def held(self) -> Transfer:
         """The transfer that holds the money until the peer has answered: it has no time-out."""
         currency = self.money.currency
@@ -78,7 +86,7 @@ class OutgoingPayment:
                 payer=self.payer,
                 payee=self.payee,
                 money=self.money,
-                debit=user_account(self.payer, currency),
+                debit=self._debit,
                 credit=peer_account(self.server, currency),
                 memo=self.memo,
                 room_id=self.room_id,
@@ -110,6 +118,10 @@ class ClearingAnnouncer(Protocol):
         """Tells a payee of ours what has come, in few messages."""
         ...
 
+    async def packet_refused(self, opener: UserId, packet: TransferId, reason: str) -> Sequence[Write]:
+        """Tells somebody of ours why they found nothing in a red packet elsewhere."""
+        ...
+
 
 class ClearingPayments:
     """Pays people of peers' servers. `Elsewhere` of the wallet's use cases."""
@@ -128,6 +140,8 @@ class ClearingPayments:
         self._switchboard = switchboard
         self._announcer = announcer
         self._clock = clock
+        self.request_of: Callable[[TransferId, UserId], Awaitable[TransferId | None]] = _no_request
+        """What the other wallet calls the request that somebody of ours pays, by ours and who is asked."""
         self._waiting: dict[TransferId, asyncio.Future[PaymentRecord]] = {}
 
     async def serves(self, server: ServerName) -> bool:
@@ -227,12 +241,23 @@ class ClearingPayments:
             room_id=payment.room_id if is_told_there else None,
             payment_kind=payment.kind.value,
             of=_their_id(payment),
+            request=await self._their_request(payment),
         )
         return [_out_write(payment), self._switchboard.item(link.peer, prepare.item())]
 
+    async def _their_request(self, payment: OutgoingPayment) -> TransferId | None:
+        kind, _, id = payment.subject.partition(":")
+        return await self.request_of(TransferId(id), payment.payer) if kind == REQUEST_SUBJECT else None
+
+
+async def _no_request(_request_id: TransferId, _asked: UserId) -> TransferId | None:
+    return None
+
 
 def _their_id(payment: OutgoingPayment) -> TransferId | None:
-    """What a refund gives back, by the id that the other wallet knows it by."""
+    """What a refund gives back, by the id that the other wallet knows it by; of a share, its packet."""
+    if payment.kind is PaymentKind.SHARE:
+        return payment.of
     if payment.of is None or not payment.subject.startswith(CAME_FROM):
         return None
     return TransferId(payment.subject.removeprefix(CAME_FROM))

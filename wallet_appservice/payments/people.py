@@ -47,6 +47,11 @@ class People:
             ACCEPTANCE: self.acceptance.sweep,
         }
 
+    def wake_all(self) -> None:
+        """To be called when another wallet has said what may change any of them."""
+        for name in self.chores:
+            self.sweeper.wake(name)
+
     async def sweep(self) -> None:
         """Every chore once, for whoever runs no sweeper."""
         for chore in self.chores.values():

@@ -37,7 +37,12 @@ class FoundState(StrEnum):
     """Whether what somebody has drawn has come to them."""
 
     DRAWN = "drawn"
+    SENT = "sent"
+    """The opener's wallet, on another homeserver, has still to answer."""
     PAID = "paid"
+    LAPSED = "lapsed"
+    """That wallet did not take it; it is about to go back to the packet's sender."""
+    RETURNED = "returned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,9 @@ class FoundShare:
 
     def payment_id(self, packet_id: TransferId) -> TransferId:
         return TransferId(derived_id("red packet share", packet_id, self.opener))
+
+    def return_id(self, packet_id: TransferId) -> TransferId:
+        return TransferId(derived_id("red packet share return", packet_id, self.opener))
 
 
 def escrow_account(wallet: UserId, packet_id: TransferId, currency: CurrencyCode) -> NewAccount:

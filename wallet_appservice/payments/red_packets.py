@@ -20,7 +20,7 @@ from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, is_l
 from appservices.vocabulary.languages import speaking
 from appservices.vocabulary.money import CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import NewAccount
-from wallet_appservice.payments.accounts import user_account
+from wallet_appservice.payments.accounts import peer_account, user_account
 from wallet_appservice.payments.actions import Payments
 from wallet_appservice.payments.limits import Admission, Spending
 from wallet_appservice.payments.records import Movement, PaymentKind
@@ -44,6 +44,8 @@ from wallet_appservice.payments.till import Outcome
 from wallet_appservice.storage import red_packet_store as store
 
 SWEEP_PAGE: Final = 500
+PACKET_EMPTY, PACKET_OVER, PACKET_OPENED = "empty", "over", "opened"
+"""Why somebody of another homeserver finds nothing, as their wallet is told."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,18 @@ class RedPacketTeller(Protocol):
 
     async def shown(self, packet: RedPacket, shares: tuple[FoundShare, ...]) -> Sequence[Write]:
         """A new version of it, with who has opened it."""
+        ...
+
+
+class PacketsElsewhere(Protocol):
+    """Tells people of other homeservers, by way of their wallets, why they found nothing."""
+
+    async def refusals(self, opener: UserId) -> Callable[[TransferId, str], Sequence[Write]] | None:
+        """What is to be committed for a packet and a reason; None when nothing can be paid there."""
+        ...
+
+    async def wake(self, opener: UserId) -> None:
+        """To be called after such a commit."""
         ...
 
 
@@ -98,6 +112,8 @@ class RedPackets:
         self._clock = clock
         self._on_change = on_change
         self._language_of = language_of
+        self.elsewhere: PacketsElsewhere | None = None
+        """How people of other homeservers are answered; None where they can't open anything."""
 
     async def fill(self, order: PacketOrder, *, tell: TellFilled = tell_nobody) -> Filled:
         """Takes the money from the sender and puts the packet into the room, or says why not.
@@ -186,6 +202,29 @@ class RedPackets:
             self._on_change()
         return opened
 
+    async def draw_elsewhere(self, user: UserId, id: TransferId, *, done: Write) -> None:
+        """Draws a share for a member of the packet's room whom another wallet serves, once.
+
+        `done` is committed with it. The share goes to that wallet as a payment; why there is none, as a
+        word. To whoever is not in the room, or has no such wallet, nothing is said.
+        """
+        packet = await self._read(id)
+        refused = await self.elsewhere.refusals(user) if self.elsewhere is not None else None
+        if packet is None or refused is None or not await self._teller.is_member(packet.room_id, user):
+            await self._till.write([done])
+            return
+
+        def tell(opened: Opened) -> Sequence[Write]:
+            if isinstance(opened, PaymentRefused):
+                is_empty = opened.refusal is PaymentRefusal.PACKET_EMPTY
+                return [done, *refused(id, PACKET_EMPTY if is_empty else PACKET_OVER)]
+            return [done] if opened.is_new else [done, *refused(id, PACKET_OPENED)]
+
+        await self._openings.draw(user, id, tell=tell)
+        self._on_change()
+        assert self.elsewhere is not None
+        await self.elsewhere.wake(user)
+
     async def sweep(self, *, is_first: bool = False) -> None:
         """Moves what was drawn, gives back what is past its time, and renews what messages show."""
         now_ms = self._clock()
@@ -194,7 +233,7 @@ class RedPackets:
             packets = {id: await store.packet(work, id) for id in {row.packet_id for row in drawn}}
             over = await store.over(work, now_ms=now_ms, limit=SWEEP_PAGE)
         went_well = await each(
-            self._pay(packet_of(row), share_of(share, CurrencyCode(row.currency)))
+            self._move_share(packet_of(row), share_of(share, CurrencyCode(row.currency)))
             for share in drawn
             for row in [packets[share.packet_id]]
             if row is not None
@@ -205,6 +244,77 @@ class RedPackets:
         went_well &= await each(self._show(TransferId(id)) for id in unshown)
         if went_well and SWEEP_PAGE in (len(drawn), len(over), len(unshown)):
             self._on_change()
+
+    async def _move_share(self, packet: RedPacket, share: FoundShare) -> None:
+        if share.state is FoundState.LAPSED:
+            await self._give_share_back(packet, share)
+        elif server_of(share.opener) != server_of(self._till.wallet_user):
+            await self._send(packet, share)
+        else:
+            await self._pay(packet, share)
+
+    async def _send(self, packet: RedPacket, share: FoundShare) -> None:
+        """To the opener's own wallet, whose answer says what becomes of it (clearing/)."""
+        if self._payments.elsewhere is None:
+            return
+        peer = server_of(share.opener)
+        movement = Movement(
+            id=share.payment_id(packet.id),
+            kind=PaymentKind.SHARE,
+            payer=self._till.wallet_user,
+            payee=share.opener,
+            money=share.money,
+            debit=self._escrow(packet),
+            credit=peer_account(peer, share.money.currency),
+            memo=packet.words,
+            subject=packet.subject,
+            of=packet.id,
+            peer=peer,
+        )
+
+        def tell(outcome: Outcome) -> Sequence[Write]:
+            if not isinstance(outcome, PaymentRefused):
+                state = FoundState.SENT
+            elif self._clock() >= packet.expires_at_ms:
+                # Nobody has answered there for as long as the packet lasts.
+                state = FoundState.LAPSED
+            else:
+                return ()
+            return store.share_becomes(
+                packet.id, share.opener, before=FoundState.DRAWN.value, state=state.value
+            )
+
+        await self._payments.elsewhere.move(movement, tell=tell)
+
+    async def _give_share_back(self, packet: RedPacket, share: FoundShare) -> None:
+        """What its opener's wallet did not take belongs to whoever filled the packet."""
+        movement = Movement(
+            id=share.return_id(packet.id),
+            kind=PaymentKind.RETURN,
+            payer=self._till.wallet_user,
+            payee=packet.sender,
+            money=share.money,
+            debit=self._escrow(packet),
+            credit=user_account(packet.sender, share.money.currency),
+            memo=packet.words,
+            subject=packet.subject,
+            of=packet.id,
+        )
+
+        def tell(outcome: Outcome) -> Sequence[Write]:
+            if isinstance(outcome, PaymentRefused):
+                return ()
+            return store.share_becomes(
+                packet.id,
+                share.opener,
+                before=FoundState.LAPSED.value,
+                state=FoundState.RETURNED.value,
+            )
+
+        with speaking(packet.language):
+            outcome = await self._till.move(movement, tell=tell)
+        if isinstance(outcome, PaymentRefused):
+            logger.error("a share of red packet %s did not go back: %s", packet.id, outcome.refusal)
 
     async def _pay(self, packet: RedPacket, share: FoundShare) -> None:
         movement = Movement(

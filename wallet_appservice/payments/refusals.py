@@ -180,7 +180,7 @@ REFUSALS = {
     PaymentRefusal.ASKED_ELSEWHERE: Outside(
         400,
         "DEV_WEFT_ASKED_ELSEWHERE",
-        known("{asked} has an account on another server, and this wallet asks people of {server} only."),
+        known("{asked} has an account on another server, which this wallet has no agreement with."),
     ),
     PaymentRefusal.ASKED_UNKNOWN: Outside(
         404, "DEV_WEFT_ASKED_UNKNOWN", known("There is no user {asked} here to ask.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, derived_id
+from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, derived_id, server_of
 from appservices.vocabulary.languages import language
 from appservices.vocabulary.money import Money
 from wallet_appservice.payments.records import Authority, PaymentOrder, clean_memo
@@ -32,6 +32,8 @@ class ShareState(StrEnum):
     CANCELLED = "cancelled"
     """Taken back by the requester."""
     EXPIRED = "expired"
+    UNREACHED = "unreached"
+    """The wallet of whoever is asked did not take the request to them."""
     OWN = "own"
     """The requester's own part of a split, which nobody has to pay."""
 
@@ -138,13 +140,51 @@ def new_request(order: RequestOrder, *, present: frozenset[UserId], now_ms: int)
                 asked=asked,
                 money=Money(amount_minor, order.money.currency),
                 state=ShareState.OWN if asked == order.requester else ShareState.OPEN,
-                has_copy=asked not in present and asked != order.requester,
+                # Whom another wallet serves has a message of that one.
+                has_copy=asked not in present
+                and asked != order.requester
+                and server_of(asked) == server_of(order.requester),
                 attempt=0,
                 authority=Authority.CHAT,
                 changed_at_ms=now_ms,
             )
             for asked, amount_minor in zip(order.people, amounts, strict=True)
         ),
+    )
+
+
+def request_from_elsewhere(
+    id: TransferId,
+    *,
+    requester: UserId,
+    asked: UserId,
+    money: Money,
+    memo: str,
+    now_ms: int,
+    expires_at_ms: int,
+) -> Request:
+    """What a requester of another homeserver asks one person of ours for, in the language spoken."""
+    share = RequestShare(
+        asked=asked,
+        money=money,
+        state=ShareState.OPEN,
+        has_copy=True,
+        attempt=0,
+        authority=Authority.CHAT,
+        changed_at_ms=now_ms,
+    )
+    return Request(
+        id=id,
+        requester=requester,
+        room_id=None,
+        money=money,
+        memo=memo,
+        is_split=False,
+        language=language(),
+        created_at_ms=now_ms,
+        expires_at_ms=expires_at_ms,
+        version=0,
+        shares=(share,),
     )
 
 

@@ -20,6 +20,7 @@ from appservices.chassis.database import Write
 from appservices.vocabulary.ids import (
     EventId,
     RoomId,
+    ServerName,
     TransferId,
     UserId,
     is_ledger_id,
@@ -28,7 +29,7 @@ from appservices.vocabulary.ids import (
 )
 from appservices.vocabulary.languages import speaking
 from wallet_appservice.payments.actions import Payments
-from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord
+from wallet_appservice.payments.records import Authority, PaymentOrder, PaymentRecord, PaymentState
 from wallet_appservice.payments.refusals import PaymentRefusal, PaymentRefused
 from wallet_appservice.payments.request_records import (
     OPEN_REQUESTS_MAX,
@@ -78,6 +79,25 @@ class RequestTeller(Protocol):
     async def reminded(self, request: Request) -> Sequence[Write]: ...
 
 
+class RequestsElsewhere(Protocol):
+    """Asks people of other homeservers, by way of their wallets. What its methods give is to be committed
+    with what they tell of; then `wake`."""
+
+    async def serves(self, server: ServerName) -> bool:
+        """Whether people of that server can be asked at all."""
+        ...
+
+    async def asked(self, request: Request) -> Sequence[Write]:
+        """Whoever of other servers has a share is to be told."""
+        ...
+
+    async def ended(self, request: Request, shares: Sequence[RequestShare]) -> Sequence[Write]:
+        """Other wallets are to be told that these shares have ended here, otherwise than by payment."""
+        ...
+
+    def wake(self) -> None: ...
+
+
 def tell_nobody(_asked: Asked) -> Sequence[Write]:
     return ()
 
@@ -102,6 +122,8 @@ class Requests:
         self._clock = clock
         self._on_change = on_change
         self._language_of = language_of
+        self.elsewhere: RequestsElsewhere | None = None
+        """How people of other homeservers are asked; None where they can't be."""
 
     async def ask(self, order: RequestOrder, *, tell: TellAsked = tell_nobody) -> Asked:
         """Makes the request and tells those asked, or says why not."""
@@ -120,10 +142,12 @@ class Requests:
         writes = [
             *insertions(request),
             *await self._teller.asked(request, in_reply_to=order.in_reply_to),
+            *(await self.elsewhere.asked(request) if self.elsewhere is not None else ()),
             *tell(request),
         ]
         try:
             await self._till.write(writes)
+            self._wake_elsewhere()
         except IntegrityError:
             # Somebody made it at the same moment.
             earlier = await self._earlier(order)
@@ -211,11 +235,14 @@ class Requests:
         )
 
         def settle(outcome: Outcome) -> Sequence[Write]:
+            if isinstance(outcome, PaymentRecord) and outcome.state is PaymentState.PENDING:
+                # The requester's wallet has to answer; its answer ends the share as well (clearing/).
+                return tell(outcome)
             settled = store.settlement(
                 request.id,
                 share.asked,
                 attempt=share.attempt,
-                is_paid=isinstance(outcome, PaymentRecord),
+                is_paid=isinstance(outcome, PaymentRecord) and outcome.state is PaymentState.POSTED,
                 now_ms=self._clock(),
             )
             return [*settled, *tell(outcome)]
@@ -238,7 +265,10 @@ class Requests:
             await self._till.write(tell(outcome))
             return outcome
         with speaking(request.language):
-            told = await self._teller.ended(request, [replace(share, state=state) for share in concerned])
+            ended = [replace(share, state=state) for share in concerned]
+            told = list(await self._teller.ended(request, ended))
+        if self.elsewhere is not None:
+            told += await self.elsewhere.ended(request, ended)
         async with self._database.begin() as work:
             await store.hold(work, request.id)
             closed = await store.close(work, request.id, state=state.value, now_ms=self._clock(), asked=asked)
@@ -249,6 +279,7 @@ class Requests:
                 work.after_commit(self._till.wake)
                 await work.commit()
                 self._on_change()
+                self._wake_elsewhere()
                 return now
         # Somebody was faster with one of them, and what was to be told is not true any more.
         again = await self._read(request.id)
@@ -258,7 +289,14 @@ class Requests:
     async def _finish(self, id: TransferId, asked: UserId) -> None:
         request = await self._read(id)
         share = request.share_of(asked) if request is not None else None
-        if request is not None and share is not None and share.state is ShareState.PAYING:
+        if request is None or share is None or share.state is not ShareState.PAYING:
+            return
+        if not self._is_own(asked):
+            # Another wallet's payment of it was not booked: it can be paid, or taken back, as before.
+            await self._till.write(
+                store.settlement(id, asked, attempt=share.attempt, is_paid=False, now_ms=self._clock())
+            )
+        else:
             with speaking(request.language):
                 await self._move(request, share, tell=tell_nothing)
 
@@ -318,10 +356,12 @@ class Requests:
                 return refused(PaymentRefusal.ASKED_INVALID, order.money)
             if order.people.count(asked) > 1:
                 return refused(PaymentRefusal.ASKED_TWICE, order.money, asked=asked)
-            if server_of(asked) != server:
+            if not self._is_own(asked) and (
+                self.elsewhere is None or not await self.elsewhere.serves(server_of(asked))
+            ):
                 return refused(PaymentRefusal.ASKED_ELSEWHERE, order.money, asked=asked)
         for asked in others:
-            if not await self._payments.can_be_paid(asked):
+            if self._is_own(asked) and not await self._payments.can_be_paid(asked):
                 return refused(PaymentRefusal.ASKED_UNKNOWN, order.money, asked=asked)
         if order.money.amount_minor < len(order.people):
             return refused(PaymentRefusal.SHARE_TOO_SMALL, order.money)
@@ -333,6 +373,13 @@ class Requests:
             if await store.open_count(work, order.requester) >= OPEN_REQUESTS_MAX:
                 return refused(PaymentRefusal.OPEN_TOO_MANY, order.money, open_max=str(OPEN_REQUESTS_MAX))
         return None
+
+    def _is_own(self, user: UserId) -> bool:
+        return server_of(user) == server_of(self._till.wallet_user)
+
+    def _wake_elsewhere(self) -> None:
+        if self.elsewhere is not None:
+            self.elsewhere.wake()
 
     async def _presence(self, order: RequestOrder) -> frozenset[UserId]:
         if order.room_id is None:

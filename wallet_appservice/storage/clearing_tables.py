@@ -80,6 +80,22 @@ clearing_in = Table(
     Index("clearing_in_by_server", "server", "currency", "expires_at_ms"),
 )
 
+clearing_requests = Table(
+    "clearing_requests",
+    metadata,
+    Column("server", String(255), primary_key=True),
+    # out: somebody of ours asks; in: somebody of ours is asked.
+    Column("direction", String(8), primary_key=True),
+    # What both wallets call it: one asked person's share of a request.
+    Column("id", String(32), primary_key=True),
+    # The request here that it belongs to; who is asked tells the share.
+    Column("request_id", String(32), nullable=False),
+    Column("asked", String(255), nullable=False),
+    # A hash of what was asked; empty for what we have asked ourselves.
+    Column("content", String(64), nullable=False),
+    Index("clearing_requests_by_request", "request_id", "asked"),
+)
+
 settlements = Table(
     "settlements",
     metadata,

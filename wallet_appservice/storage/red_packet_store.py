@@ -26,6 +26,15 @@ _PAID: Final = (
     )
     .values(state="paid")
 )
+_BECOMES: Final = (
+    update(red_packet_shares)
+    .where(
+        red_packet_shares.c.packet_id == bindparam("at_id"),
+        red_packet_shares.c.opener == bindparam("at_opener"),
+        red_packet_shares.c.state == bindparam("before"),
+    )
+    .values(state=bindparam("new_state"))
+)
 _RETURNED: Final = (
     update(red_packets)
     .where(red_packets.c.id == bindparam("at_id"), red_packets.c.state == "returning")
@@ -40,6 +49,12 @@ def insertion(packet: dict[str, Any]) -> Write:
 def share_paid(packet_id: str, opener: str) -> list[Write]:
     """For the transaction in which the share's money moves."""
     return [Write(_PAID, {"at_id": packet_id, "at_opener": opener}), Write(_BUMP, {"at_id": packet_id})]
+
+
+def share_becomes(packet_id: str, opener: str, *, before: str, state: str) -> list[Write]:
+    """For the transaction in which the money of an opener elsewhere is sent, taken there, or comes back."""
+    share = {"at_id": packet_id, "at_opener": opener, "before": before, "new_state": state}
+    return [Write(_BECOMES, share), Write(_BUMP, {"at_id": packet_id})]
 
 
 def returned(packet_id: str) -> list[Write]:
@@ -120,10 +135,10 @@ async def open_count(work: UnitOfWork, sender: str) -> int:
 
 
 async def drawn(work: UnitOfWork, *, limit: int) -> list[Row[Any]]:
-    """Shares whose money has not moved yet."""
+    """Shares whose money has not moved yet, and those whose money came back."""
     found = await work.execute(
         select(red_packet_shares)
-        .where(red_packet_shares.c.state == "drawn")
+        .where(red_packet_shares.c.state.in_(("drawn", "lapsed")))
         .order_by(red_packet_shares.c.drawn_at_ms)
         .limit(limit)
     )

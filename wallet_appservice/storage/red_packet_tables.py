@@ -44,7 +44,7 @@ red_packet_shares = Table(
     Column("opener", String(255), primary_key=True),
     Column("place", Integer, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
-    # drawn, paid.
+    # drawn, paid; of openers elsewhere sent, lapsed, returned as well.
     Column("state", String(16), nullable=False),
     Column("drawn_at_ms", BigInteger, nullable=False),
     Index("red_packet_shares_by_state", "state", "drawn_at_ms"),

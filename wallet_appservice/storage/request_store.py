@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, case, exists, func, insert, select, update
+from sqlalchemy import Row, and_, bindparam, case, exists, func, insert, literal, select, update
 
 from appservices.chassis.database import UnitOfWork, Write
+from wallet_appservice.storage.clearing_tables import clearing_out, clearing_requests
 from wallet_appservice.storage.request_tables import request_shares, requests
 
 OPEN_STATES: Final = ("open", "paying")
@@ -59,6 +60,17 @@ _SHOWN: Final = (
 )
 
 
+_ENDED: Final = (
+    update(request_shares)
+    .where(
+        request_shares.c.request_id == bindparam("at_id"),
+        request_shares.c.asked == bindparam("at_asked"),
+        request_shares.c.state == bindparam("before"),
+    )
+    .values(state=bindparam("new_state"), changed_at_ms=bindparam("now_ms"))
+)
+
+
 def insertions(request: dict[str, Any], shares: Sequence[dict[str, Any]]) -> list[Write]:
     return [Write(_INSERT_REQUEST, request), *(Write(_INSERT_SHARE, share) for share in shares)]
 
@@ -69,6 +81,16 @@ def settlement(request_id: str, asked: str, *, attempt: int, is_paid: bool, now_
     return [
         Write(_HOLD, {"at_id": request_id}),
         Write(_PAID if is_paid else _REOPEN, {**share, "now_ms": now_ms}),
+        Write(_IS_OPEN, {"at_id": request_id}),
+    ]
+
+
+def ended_elsewhere(request_id: str, asked: str, *, before: str, state: str, now_ms: int) -> list[Write]:
+    """What another wallet has said of a share, for the transaction in which its word is taken."""
+    share = {"at_id": request_id, "at_asked": asked, "before": before, "new_state": state, "now_ms": now_ms}
+    return [
+        Write(_HOLD, {"at_id": request_id}),
+        Write(_ENDED, share),
         Write(_IS_OPEN, {"at_id": request_id}),
     ]
 
@@ -170,10 +192,19 @@ async def take_reminder(work: UnitOfWork, request_id: str) -> bool:
 
 
 async def left_paying(work: UnitOfWork, *, before_ms: int, limit: int) -> list[tuple[str, str]]:
-    """Shares whose payment was begun before that time and not finished."""
+    """Shares whose payment was begun before that time and not finished, nor is another wallet's to end."""
+    waits_for_peer = exists().where(
+        clearing_out.c.subject == literal("request:").concat(request_shares.c.request_id),
+        clearing_out.c.payer == request_shares.c.asked,
+        clearing_out.c.state == "prepared",
+    )
     found = await work.execute(
         select(request_shares.c.request_id, request_shares.c.asked)
-        .where(request_shares.c.state == "paying", request_shares.c.changed_at_ms < before_ms)
+        .where(
+            request_shares.c.state == "paying",
+            request_shares.c.changed_at_ms < before_ms,
+            ~waits_for_peer,
+        )
         .order_by(request_shares.c.changed_at_ms)
         .limit(limit)
     )
@@ -190,3 +221,25 @@ async def unshown(work: UnitOfWork, *, limit: int) -> list[str]:
 async def mark_shown(work: UnitOfWork, request_id: str, *, version: int) -> bool:
     """Whether no such version, or a later one, was shown before."""
     return (await work.execute(_SHOWN, {"at_id": request_id, "new_version": version})).rowcount == 1
+
+
+async def open_count_from(work: UnitOfWork, asked: str, server: str) -> int:
+    """How many requests that came from that server wait for that person."""
+    counted = await work.execute(
+        select(func.count())
+        .select_from(clearing_requests)
+        .join(
+            request_shares,
+            and_(
+                request_shares.c.request_id == clearing_requests.c.request_id,
+                request_shares.c.asked == clearing_requests.c.asked,
+            ),
+        )
+        .where(
+            clearing_requests.c.server == server,
+            clearing_requests.c.direction == "in",
+            clearing_requests.c.asked == asked,
+            request_shares.c.state.in_(OPEN_STATES),
+        )
+    )
+    return int(counted.scalar_one())

@@ -23,7 +23,7 @@ from wallet_appservice.payments.request_records import RequestOrder, ShareState
 from wallet_appservice.web.owned_merchants import text_of
 from wallet_appservice.web.payment_form import payee_of
 from wallet_appservice.web.proof_fields import Asked, PaymentReview, page_status
-from wallet_appservice.web.wallet_shell import PATH, WalletShell, asked_id
+from wallet_appservice.web.wallet_shell import ELSEWHERE_SECONDS_MAX, PATH, WalletShell, asked_id
 from wallet_appservice.web.wallet_view import wallet_view
 
 _BETWEEN_PEOPLE: Final = re.compile(r"[\s,;]+")
@@ -35,6 +35,7 @@ STATE_NAMES: Final = {
     ShareState.DECLINED: known("declined"),
     ShareState.CANCELLED: known("taken back"),
     ShareState.EXPIRED: known("expired"),
+    ShareState.UNREACHED: known("could not be asked"),
     ShareState.OWN: known("own part"),
 }
 
@@ -207,6 +208,7 @@ class AskingPage:
             if isinstance(proven, PaymentRefused):
                 return await self._refused(request, signed_in, proven)
             outcome = await self._requests.pay(signed_in.user_id, found.id, authority=proven.authority)
+            outcome = await self._shell.payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
         except LedgerUnavailable:
             sentence = _("The wallet can't answer now. Pay again in a moment: it will not pay twice.")
             return await self._show(request, signed_in, problem=sentence, status=409)

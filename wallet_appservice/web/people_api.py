@@ -138,7 +138,12 @@ def _add_requests(router: APIRouter, people: People, guard: SessionGuard, proofs
         if found is not None and share is not None and body is not None:
             proven = await _answered(proofs.proven(found.as_payment(share), body.proof()))
             authority = proven.authority
-        return payment_body(await _answered(requests.pay(user, TransferId(id), authority=authority)))
+
+        async def paid() -> Outcome:
+            outcome = await requests.pay(user, TransferId(id), authority=authority)
+            return await people.payments.answered(outcome, seconds_max=ELSEWHERE_SECONDS_MAX)
+
+        return payment_body(await _answered(paid()))
 
     @router.post(
         "/v1/requests/{id}/decline",

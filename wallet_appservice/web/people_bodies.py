@@ -47,7 +47,7 @@ class NewSplitBody(BaseModel):
 class ShareBody(BaseModel):
     asked: str
     amount_minor: str
-    state: str = Field(description="open, paying, paid, declined, cancelled, expired, or own.")
+    state: str = Field(description="open, paying, paid, declined, cancelled, expired, unreached, or own.")
 
 
 class RequestBody(BaseModel):

@@ -1,8 +1,10 @@
 """The room of a link: made by whoever needs it first, private, with the two service users in it.
 
-When both make one at the same time, that of the service user whose id is smaller counts: its maker declines
-the other's invite, and the other one moves, unless it goes on inviting because it can't. Which room a message
-came in does not matter, since it is signed; the room is only where the next one goes.
+Whoever is invited joins, goes on there and stays in the room it had. So when both make one at the same time,
+each ends up in the other's, and hears what is said in either, whichever invite was lost or late. Which room a
+message came in does not matter, since it is signed; the room is only where the next one goes. Nobody declines
+an invite or leaves a room that the other one may speak in, for two who give way to each other at the same
+moment would never meet.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from appservices.chassis.homeserver import MatrixRefused
+from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailable, path_of
 from appservices.chassis.intents import Intent
 from appservices.chassis.links.storage import LinkStorage, StoredLink, room_write
 from appservices.vocabulary.events import KEYS, LINK
@@ -25,8 +27,6 @@ logger = logging.getLogger(__name__)
 INVITE_SECONDS: Final = 10.0
 """After which a peer that has not joined is invited again; doubled up to INVITE_SECONDS_MAX."""
 INVITE_SECONDS_MAX: Final = 600.0
-DECLINED_MAX: Final = 3
-"""How often the peer's room is declined for ours. A peer that goes on inviting can't come into ours."""
 LOOK_SECONDS: Final = 5.0
 """After which the members are looked at, in case the peer's join was not told us."""
 
@@ -39,9 +39,7 @@ class _Presence:
     joined: bool = False
     look_at: float = 0.0
     invite_at: float = 0.0
-    invite_seconds: float = INVITE_SECONDS
-    declined: int = 0
-    """Rooms of the peer's that were declined for this one."""
+    invite_seconds: float = field(default_factory=lambda: INVITE_SECONDS)
 
 
 class LinkRooms:
@@ -63,6 +61,8 @@ class LinkRooms:
         self._storage = storage
         self._on_room = on_room
         self._presences: dict[UserId, _Presence] = {}
+        self._earlier: dict[UserId, RoomId] = {}
+        """The room before the present one, in which the peer may still speak."""
         self._locks: dict[UserId, asyncio.Lock] = {}
 
     async def is_open(self, link: StoredLink) -> bool:
@@ -102,26 +102,10 @@ class LinkRooms:
         """The peer, with whom a link is allowed, wants to talk in that room."""
         async with self._lock(link.peer):
             link = await self._storage.one(link.peer) or link
-            if link.room_id == room_id:
-                await self._join(link, room_id)
-                return
-            presence = self._presence(link.peer, link.room_id) if link.room_id is not None else None
-            if (
-                presence is not None
-                and link.room_id is not None
-                and link.room_is_ours
-                and self._own_user < link.peer
-                and presence.declined < DECLINED_MAX
-            ):
-                presence.declined += 1
-                logger.info("%s made a room too; ours counts", link.peer)
-                await self._intent().leave(room_id)
-                await self._invite(link, link.room_id)
-                return
             earlier = link.room_id
             await self._join(link, room_id)
-            if earlier is not None:
-                await self._leave(earlier)
+            if earlier is not None and earlier != room_id:
+                await self._keep_one_earlier(link.peer, earlier)
 
     def peer_joined(self, peer: UserId, room_id: RoomId) -> None:
         """The peer has joined the room, as an event says."""
@@ -129,8 +113,7 @@ class LinkRooms:
         presence.joined = True
 
     def peer_left(self, peer: UserId, room_id: RoomId) -> None:
-        presence = self._presence(peer, room_id)
-        presence.joined, presence.invite_at = False, 0.0
+        self._presence(peer, room_id).joined = False
 
     async def _make(self, link: StoredLink) -> None:
         room_id = await self._intent().create_room(
@@ -139,14 +122,13 @@ class LinkRooms:
             name=f"{self._own_user} and {link.peer}",
             topic="Two services talk here. Please leave it to them.",
             creation_content={"type": LINK},
-            invite=[link.peer],
             initial_state=[self._published_keys()],
             # The peer publishes its keys as well; nobody else is ever there.
             power_level_content_override={"events": {KEYS: 0}, "invite": 100, "kick": 100},
         )
-        presence = self._presence(link.peer, room_id)
-        presence.invite_at = self._now() + INVITE_SECONDS
+        # Known before anybody is invited: a peer that can't be reached now makes us make no second one.
         await self._set_room(link, room_id, is_ours=True)
+        await self._invite(link, room_id)
 
     async def _is_joined(self, link: StoredLink, room_id: RoomId) -> bool:
         presence = self._presence(link.peer, room_id)
@@ -162,33 +144,41 @@ class LinkRooms:
             presence.joined = link.peer in members
         if not presence.joined and link.room_is_ours and now >= presence.invite_at:
             await self._invite(link, room_id)
-        if not presence.joined and not link.room_is_ours and now >= presence.invite_at + INVITE_SECONDS_MAX:
-            # Whoever made it has left it: a room of ours is as good.
+        if not presence.joined and not link.room_is_ours:
+            # Whoever invited us there has left it: a room of ours is as good.
             await self._forget(link)
         return presence.joined
 
     async def _invite(self, link: StoredLink, room_id: RoomId) -> None:
         presence = self._presence(link.peer, room_id)
         presence.invite_at = self._now() + presence.invite_seconds
-        presence.invite_seconds = min(2 * presence.invite_seconds, INVITE_SECONDS_MAX)
         try:
-            await self._intent().invite(room_id, link.peer)
-        except MatrixRefused as refused:
-            logger.info("%s could not be invited to %s: %s", link.peer, room_id, refused)
+            path = path_of("rooms", room_id, "invite")
+            await self._intent().call("POST", path, {"user_id": link.peer}, retries=ONCE)
+            presence.invite_seconds = min(2 * presence.invite_seconds, INVITE_SECONDS_MAX)
+        except (MatrixRefused, MatrixUnavailable) as problem:
+            # It may be there already, or its homeserver can't be reached just now.
+            logger.info("%s could not be invited to %s: %s", link.peer, room_id, problem)
             presence.look_at = 0.0
 
     async def _join(self, link: StoredLink, room_id: RoomId) -> None:
         intent = self._intent()
         await intent.join(room_id, via=[server_of(link.peer)])
         await intent.send_state(room_id, KEYS, self._published_keys()["content"], state_key=self._own_user)
-        self._presence(link.peer, room_id).joined = True
+        # Whoever invited us may have left since: that is looked at, not assumed.
+        self._presence(link.peer, room_id)
         await self._set_room(link, room_id, is_ours=False)
 
-    async def _leave(self, room_id: RoomId) -> None:
+    async def _keep_one_earlier(self, peer: UserId, earlier: RoomId) -> None:
+        """A peer that invites us to one room after the other does not fill our homeserver with them."""
+        before = self._earlier.pop(peer, None)
+        self._earlier[peer] = earlier
+        if before is None or before in (earlier, self._presences[peer].room_id):
+            return
         try:
-            await self._intent().leave(room_id)
+            await self._intent().leave(before)
         except MatrixRefused as refused:
-            logger.info("room %s was left already: %s", room_id, refused)
+            logger.info("room %s was left already: %s", before, refused)
 
     async def _forget(self, link: StoredLink) -> None:
         self._presences.pop(link.peer, None)
