@@ -16,13 +16,19 @@ from appservices.chassis.database import Write
 from appservices.chassis.inbox import StoredEvent
 from appservices.chassis.messages import IncomingMessage
 from appservices.chassis.rooms import Room
-from appservices.vocabulary.commands import COMMAND_PREFIX, HELP, HOME_COMMANDS, WALLET_COMMANDS
+from appservices.vocabulary.commands import (
+    COMMAND_PREFIX,
+    HELP,
+    HOME_COMMANDS,
+    MOMENTS_COMMANDS,
+    WALLET_COMMANDS,
+)
 from appservices.vocabulary.ids import UserId, localpart_of, server_of
 from appservices.vocabulary.languages import _, isolated
 
 WORD_SHOWN_MAX = 24
 _PREFIXES = (COMMAND_PREFIX, "\uff01")
-_ALL_COMMANDS = frozenset({HELP, *HOME_COMMANDS, *WALLET_COMMANDS})
+_ALL_COMMANDS = frozenset({HELP, *HOME_COMMANDS, *WALLET_COMMANDS, *MOMENTS_COMMANDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

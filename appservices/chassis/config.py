@@ -290,6 +290,18 @@ class WalletSection(Section):
         return Currencies(self.currencies)
 
 
+class MomentsSection(Section):
+    """Moments: @moments, what friends show each other."""
+
+    localpart: str = Field(default="moments", description="The service user's localpart.")
+    registration: str = Field(
+        default="registrations/moments.yaml", description="Its application-service registration file."
+    )
+    database: DatabaseUrl = Field(
+        default="sqlite:///moments.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
+    )
+
+
 class LogSection(Section):
     """Where the log goes and how much of it."""
 
@@ -315,6 +327,7 @@ class WeftConfig(Section):
     web: WebSection
     home: HomeSection = HomeSection()
     wallet: WalletSection = Field(default_factory=lambda: WalletSection())
+    moments: MomentsSection = MomentsSection()
     log: LogSection = LogSection()
     folder: Path = Field(default=Path(), exclude=True, description="Set by the loader: the config's folder.")
 
@@ -350,6 +363,10 @@ class WeftConfig(Section):
     @property
     def wallet_user(self) -> UserId:
         return self.user(self.wallet.localpart)
+
+    @property
+    def moments_user(self) -> UserId:
+        return self.user(self.moments.localpart)
 
 
 class Registration(BaseModel):

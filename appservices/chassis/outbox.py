@@ -36,6 +36,8 @@ PROBLEM_LENGTH_MAX = 500
 SUBJECT_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 SENT, FAILED = "sent", "failed"
+REDACTION = "m.room.redaction"
+"""The event type of what takes a message back: `replaces` names the message, with all its versions."""
 
 _INSERT = insert(outbox)
 
@@ -100,8 +102,12 @@ class FirstVersionWaits(Exception):
 class Outbox:
     """Sends what waits in the outbox of one service."""
 
-    def __init__(self, database: Database, *, clock: Clock, send: SendEvent) -> None:
+    def __init__(
+        self, database: Database, *, clock: Clock, send: SendEvent, kept_ms: int | None = KEPT_MS
+    ) -> None:
+        """`kept_ms` is how long sent events are known, None for ever."""
         self._database = database
+        self._kept_ms = kept_ms
         self._clock = clock
         self._send = send
         self._queue: StoredQueue[_Waiting] = StoredQueue(
@@ -190,13 +196,26 @@ class Outbox:
                 return None
             found = await work.execute(select(outbox).where(outbox.c.outbox_id == outgoing.replaces))
             first = found.first()
+            edits = await work.execute(
+                select(outbox.c.event_id).where(
+                    outbox.c.replaces == outgoing.replaces,
+                    outbox.c.position < waiting.position,
+                    outbox.c.event_type != REDACTION,
+                    outbox.c.event_id.is_not(None),
+                )
+            )
+            versions = [str(event_id) for event_id in edits.scalars()]
         if first is None or first.state == FAILED:
             return None
         if first.event_id is None or first.sent_room_id is None:
             raise FirstVersionWaits(f"{outgoing.replaces} has not been sent yet")
+        if outgoing.event_type == REDACTION:
+            content: dict[str, Any] = {"redacts": [*versions, first.event_id]}
+        else:
+            content = _edit(outgoing.content, EventId(first.event_id))
         return replace(
             outgoing,
-            content=_edit(outgoing.content, EventId(first.event_id)),
+            content=content,
             room_id=RoomId(first.sent_room_id),
             to_user=None,
         )
@@ -227,9 +246,13 @@ class Outbox:
             await work.commit()
 
     async def _purge(self) -> None:
+        if self._kept_ms is None:
+            return
         async with self._database.begin() as work:
             await work.execute(
-                delete(outbox).where(outbox.c.state == SENT, outbox.c.created_at_ms < self._clock() - KEPT_MS)
+                delete(outbox).where(
+                    outbox.c.state == SENT, outbox.c.created_at_ms < self._clock() - self._kept_ms
+                )
             )
             await work.commit()
 

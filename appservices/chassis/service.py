@@ -26,12 +26,12 @@ from appservices.chassis.homeserver import ONCE, MatrixRefused, MatrixUnavailabl
 from appservices.chassis.inbox import Inbox, KeyNotYetHere, StoredEvent
 from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.messages import IncomingMessage, notice
-from appservices.chassis.outbox import Outbox, Outgoing, Sent
+from appservices.chassis.outbox import KEPT_MS, REDACTION, Outbox, Outgoing, Sent
 from appservices.chassis.reactions import Reaction, ReactionCall, ReactionHandler
 from appservices.chassis.rooms import READERS_CHANGE, Members, Rooms
 from appservices.chassis.transactions import is_sound, transaction_routes
 from appservices.vocabulary.events import HOME_ROOM_TYPE, LINK
-from appservices.vocabulary.ids import OutboxId, RoomId, UserId, derived_id, server_of
+from appservices.vocabulary.ids import EventId, OutboxId, RoomId, UserId, derived_id, server_of
 from appservices.vocabulary.languages import _, speaking
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,19 @@ _FROM_PEOPLE = frozenset({"m.room.message", "m.room.encrypted", "m.reaction"})
 _ROOM_CHANGES = READERS_CHANGE | {"m.room.encryption", "m.room.power_levels"}
 # Join rules by which nobody comes in without a member's doing.
 _CLOSED_JOIN_RULES = frozenset({"invite", "private", "knock"})
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an event that was a feature's own affair; no writes when it has committed them itself,
+    `stored.done` among them."""
+
+    writes: Sequence[Write] | None
+
+
+EventTaker = Callable[[Mapping[str, Any], StoredEvent], Awaitable[Taken | None]]
+"""Sees a message, reaction or redaction of a person, in clear, before anything else does. None when it is
+for commands and reactions as usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +84,10 @@ class Service:
         registration: Registration,
         clock: Clock,
         language_of: LanguageOf = english_for_all,
+        outbox_kept_ms: int | None = KEPT_MS,
     ) -> None:
-        """`language_of` says in which language the service speaks with a user, whatever it says."""
+        """`language_of` says in which language the service speaks with a user, whatever it says;
+        `outbox_kept_ms` is how long what was sent can still be edited and taken back, None for ever."""
         self.identity = identity
         self.is_ready = False
         self._device: BotDevice | None = None
@@ -84,13 +99,15 @@ class Service:
         self._welcome: Callable[[UserId], tuple[str, str]] | None = None
         self._router: CommandRouter | None = None
         self._react: ReactionHandler | None = None
+        self._take: EventTaker | None = None
+        self._receipt: Callable[[RoomId, UserId], None] | None = None
         self._ready = asyncio.Event()
         self._links: Switchboard | None = None
         self._new_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._own_server = server_of(identity.user_id)
         self.rooms = Rooms(self._members, service_users=frozenset(identity.service_users))
-        self.outbox = Outbox(database, clock=clock, send=self._send)
+        self.outbox = Outbox(database, clock=clock, send=self._send, kept_ms=outbox_kept_ms)
         self.inbox = Inbox(
             database,
             clock=clock,
@@ -107,6 +124,15 @@ class Service:
     def on_reaction(self, handler: ReactionHandler) -> None:
         """Gives the service what to do when a person reacts to one of its messages; before `start`."""
         self._react = handler
+
+    def on_event(self, taker: EventTaker) -> None:
+        """Lets the feature have events of its own rooms, whatever kind they are; before `start`."""
+        self._take = taker
+
+    def on_read(self, callback: Callable[[RoomId, UserId], None]) -> None:
+        """Registers what to do when a person has read in a room, as far as their client says so. Nothing is
+        kept for it: what matters must not depend on it. The registration asks for such news."""
+        self._receipt = callback
 
     def use_links(self, links: Switchboard) -> None:
         """Lets the service talk to its like on other homeservers; before `start`."""
@@ -129,6 +155,7 @@ class Service:
             hs_token=self._registration.hs_token,
             accept=self._accept,
             is_wanted=self._is_wanted,
+            on_receipt=self._read,
             users=frozenset({self.identity.user_id}),
         )
 
@@ -170,7 +197,7 @@ class Service:
     # The way in.
 
     def _is_wanted(self, event: Mapping[str, Any]) -> bool:
-        if event["type"] in _FROM_PEOPLE:
+        if event["type"] in _FROM_PEOPLE or (event["type"] == REDACTION and self._take is not None):
             return event["sender"] not in self.identity.service_users
         if event["type"] == LINK:
             return self._links is not None and self._links.is_wanted(event)
@@ -185,6 +212,10 @@ class Service:
             self.rooms.observe(event)
             if self._device is not None:
                 self._device.observe(dict(event))
+
+    def _read(self, room_id: RoomId, user: UserId) -> None:
+        if self._receipt is not None and user not in self.identity.service_users:
+            self._receipt(room_id, user)
 
     async def _accept_missed(self, events: Sequence[Mapping[str, Any]]) -> None:
         await self._accept([event for event in events if is_sound(event) and self._is_wanted(event)])
@@ -209,6 +240,8 @@ class Service:
                 event = await self._clear(stored)
             except Undecryptable as problem:
                 return await self._unreadable(stored, problem)
+        if self._take is not None and (taken := await self._take(event, stored)) is not None:
+            return taken.writes
         reaction = Reaction.from_event(event)
         if reaction is not None:
             return await self._reacted(reaction, stored)
@@ -345,6 +378,8 @@ class Service:
         if room_id is None:
             assert outgoing.to_user is not None
             room_id = await self.direct_rooms.room_for(outgoing.to_user)
+        if outgoing.event_type == REDACTION:
+            return await self._redact(room_id, outgoing)
         try:
             event_id = await self.device.send(
                 room_id, outgoing.event_type, dict(outgoing.content), transaction_id=outgoing.outbox_id
@@ -352,6 +387,15 @@ class Service:
             return Sent(room_id, event_id)
         except EncryptionUnsupported as unsupported:
             raise _refused(unsupported) from unsupported
+
+    async def _redact(self, room_id: RoomId, outgoing: Outgoing) -> Sent:
+        """Takes back every version of one of our messages, the first one last: until then it is known."""
+        done = EventId("")
+        for event_id in outgoing.content["redacts"]:
+            done = await self.device.intent.redact(
+                room_id, EventId(event_id), transaction_id=derived_id("redact", outgoing.outbox_id, event_id)
+            )
+        return Sent(room_id, done)
 
     async def _members(self, room_id: RoomId) -> Members:
         intent = self.device.intent

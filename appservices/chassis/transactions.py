@@ -9,13 +9,13 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from appservices.vocabulary.ids import UserId, is_user_id
+from appservices.vocabulary.ids import RoomId, UserId, is_user_id
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,13 @@ def transaction_routes(
     accept: AcceptEvents,
     is_wanted: IsWanted,
     users: frozenset[UserId],
+    on_receipt: Callable[[RoomId, UserId], None] = lambda room_id, user_id: None,
     on_ping: Callable[[], None] = lambda: None,
 ) -> APIRouter:
     """The routes of one application service below its registration's `url`.
 
-    `is_wanted` says which events are stored at all; `users` exist when the homeserver asks for them.
+    `is_wanted` says which events are stored at all; `users` exist when the homeserver asks for them;
+    `on_receipt` is told who has read in which room, where the registration asks for that.
     """
     router = APIRouter(prefix="/_matrix/app/v1", include_in_schema=False)
 
@@ -58,6 +60,8 @@ def transaction_routes(
         if not isinstance(events, list):
             return _error(400, "M_NOT_JSON", "A transaction is a JSON object with a list of events.")
         await accept([event for event in events if is_sound(event) and is_wanted(event)])
+        for room_id, user_id in _readers(content):
+            on_receipt(room_id, user_id)
         return JSONResponse({})
 
     @router.get("/users/{user_id}")
@@ -94,6 +98,23 @@ async def _json_body(request: Request) -> object:
         return json.loads(bytes(body))
     except (ValueError, RecursionError):
         return None
+
+
+def _readers(content: object) -> Iterator[tuple[RoomId, UserId]]:
+    """Who has read in which room, as the transaction's receipts say (Application Service API, "Pushing
+    ephemeral data")."""
+    ephemeral = content.get("ephemeral") if isinstance(content, dict) else None
+    for event in ephemeral if isinstance(ephemeral, list) else ():
+        if not isinstance(event, dict) or event.get("type") != "m.receipt":
+            continue
+        room_id, receipts = event.get("room_id"), event.get("content")
+        if not isinstance(room_id, str) or not isinstance(receipts, dict):
+            continue
+        for kinds in receipts.values():
+            for readers in kinds.values() if isinstance(kinds, dict) else ():
+                for user in readers if isinstance(readers, dict) else ():
+                    if is_user_id(user):
+                        yield RoomId(room_id), UserId(user)
 
 
 def is_sound(event: object) -> bool:

@@ -18,5 +18,17 @@ WALLET_COMMANDS: Final = (
     "accept",
     "pending",
 )
+MOMENTS_COMMANDS: Final = (
+    "friend",
+    "tag",
+    "untag",
+    "tags",
+    "hide",
+    "unhide",
+    "keepfrom",
+    "showto",
+    "window",
+    "moments",
+)
 HELP: Final = "help"
 COMMAND_PREFIX: Final = "!"

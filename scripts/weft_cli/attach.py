@@ -13,10 +13,9 @@ from appservices.chassis.config import WeftConfig, load_config
 from scripts.weft_cli.data_folder import DataOption, find_data_folder
 from scripts.weft_cli.failure import CommandFailed
 from scripts.weft_cli.homeserver import (
-    ROOM_EXTENSIONS,
-    module_config,
     read_homeserver_config,
     registration_paths,
+    synapse_modules,
 )
 
 INVITES_OF_ONE_USER_MIN = 50
@@ -59,26 +58,34 @@ def missing_from(
             f"({config.folder / 'weft.yaml'}): they must be the same."
         )
     return [
-        *_missing_module(content, config),
+        *_missing_modules(content, config),
         *_missing_registrations(content, config, base),
         *_missing_openid(content),
         *_missing_invite_limit(content),
     ]
 
 
-def _missing_module(content: dict[str, Any], config: WeftConfig) -> list[tuple[str, dict[str, Any]]]:
-    wanted = {"module": ROOM_EXTENSIONS, "config": module_config(config)}
-    modules = _listed(content, "modules")
-    ours = [item for item in modules if isinstance(item, dict) and item.get("module") == ROOM_EXTENSIONS]
-    if ours and ours[0].get("config") == wanted["config"]:
-        return []
-    if ours:
-        comment = "In place of the present entry of this module under `modules`:"
-    elif modules:
-        comment = "One more entry under `modules`, which is there already:"
-    else:
-        comment = "The Synapse module; Weft must be installed in Synapse's own Python environment:"
-    return [(comment, {"modules": [wanted]})]
+def _missing_modules(content: dict[str, Any], config: WeftConfig) -> list[tuple[str, dict[str, Any]]]:
+    modules = [item for item in _listed(content, "modules") if isinstance(item, dict)]
+    present = {item.get("module"): item.get("config") for item in modules}
+    new, changed = [], []
+    for wanted in synapse_modules(config):
+        if wanted["module"] not in present:
+            new.append(wanted)
+        elif present[wanted["module"]] != wanted["config"]:
+            changed.append(wanted)
+    additions: list[tuple[str, dict[str, Any]]] = []
+    if changed:
+        comment = "In place of the present entries of these modules under `modules`:"
+        additions.append((comment, {"modules": changed}))
+    if new:
+        comment = (
+            "More entries under `modules`, which is there already:"
+            if modules
+            else "The Synapse modules; Weft must be installed in Synapse's own Python environment:"
+        )
+        additions.append((comment, {"modules": new}))
+    return additions
 
 
 def _missing_registrations(

@@ -31,6 +31,7 @@ from appservices.chassis.homeserver import ONCE, Homeserver, MatrixUnavailable, 
 from appservices.chassis.intents import Intent, IntentPool
 from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, SESSION_MIGRATIONS, SchemaUnknown, migrate
+from appservices.moments.tables import MOMENTS_MIGRATIONS
 from appservices.vocabulary.ids import ServerName, UserId
 from scripts.weft_cli.waiting import ANSWER_SECONDS_MAX, silent_homeserver, told_when_slow
 from wallet_appservice.chat.announcements import DirectAnnouncer
@@ -60,13 +61,14 @@ from wallet_appservice.storage.ledger_store import SqlLedgerStore
 PAYEE_NEWS = "news for payees"
 HOME_BRANCHES = (CHASSIS_MIGRATIONS, SESSION_MIGRATIONS)
 WALLET_BRANCHES = (CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
+MOMENTS_BRANCHES = (CHASSIS_MIGRATIONS, MOMENTS_MIGRATIONS)
 Branches = tuple[Path, ...]
 _CLASS_NAME = re.compile(r"^<class '[^']*'>: ")
 
 
 def service_users(config: WeftConfig) -> tuple[UserId, ...]:
     """All of this server's service users; the home service answers what no service understands."""
-    return (config.home_user, config.wallet_user)
+    return (config.home_user, config.wallet_user, config.moments_user)
 
 
 def open_configured_database(config: WeftConfig, *, key: str, url: str) -> Database:

@@ -94,6 +94,7 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
     yield _keys(config)
     for name, key, url in (
         ("Home database", "home.database", config.home.database),
+        ("Moments database", "moments.database", config.moments.database),
         ("Wallet database", "wallet.database", config.wallet.database),
     ):
         checked = await _database(config, name=name, key=key, url=url)
@@ -107,7 +108,11 @@ async def examine(folder: DataFolder) -> AsyncIterator[Finding]:
         services = await _services(client, config, folder)
         yield services
         if reachable.ok:
-            for service, section in (("weft", config.home), ("wallet", config.wallet)):
+            for service, section in (
+                ("weft", config.home),
+                ("wallet", config.wallet),
+                ("moments", config.moments),
+            ):
                 yield await _registration(
                     client,
                     config,
@@ -142,9 +147,18 @@ async def _database(config: WeftConfig, *, name: str, key: str, url: str) -> Fin
     from sqlalchemy.exc import SQLAlchemyError
 
     from appservices.chassis.migrations import SchemaUnknown, is_current
-    from scripts.weft_cli.composition import HOME_BRANCHES, WALLET_BRANCHES, open_configured_database
+    from scripts.weft_cli.composition import (
+        HOME_BRANCHES,
+        MOMENTS_BRANCHES,
+        WALLET_BRANCHES,
+        open_configured_database,
+    )
 
-    branches = HOME_BRANCHES if key.startswith("home.") else WALLET_BRANCHES
+    branches = {
+        "home.database": HOME_BRANCHES,
+        "moments.database": MOMENTS_BRANCHES,
+        "wallet.database": WALLET_BRANCHES,
+    }[key]
     try:
         database = open_configured_database(config, key=key, url=url)
     except ConfigInvalid as error:

@@ -19,6 +19,7 @@ from scripts.weft_cli.ports import federation_addresses, federation_port, is_loo
 from scripts.weft_cli.yaml_values import as_yaml
 
 ROOM_EXTENSIONS = "synapse_modules.room_extensions.RoomExtensions"
+CONTACTS = "synapse_modules.contacts.Contacts"
 """The Synapse module, as `modules` in homeserver.yaml names it."""
 _WIDGET_PARAMETERS = {
     "widget": "1",
@@ -36,9 +37,18 @@ def module_config(config: WeftConfig) -> dict[str, Any]:
     return {
         "home_user": config.home_user,
         "services": {"payments": config.wallet_user},
-        "home_members": [config.wallet_user],
+        "home_members": [config.wallet_user, config.moments_user],
         "widgets": [{"id": "weft_wallet", "name": "Wallet", "url": widget_url(config, "/wallet")}],
+        "moments_user": config.moments_user,
     }
+
+
+def synapse_modules(config: WeftConfig) -> list[dict[str, Any]]:
+    """The entries of Weft's modules in homeserver.yaml."""
+    return [
+        {"module": ROOM_EXTENSIONS, "config": module_config(config)},
+        {"module": CONTACTS, "config": {"service_users": [config.moments_user]}},
+    ]
 
 
 def widget_url(config: WeftConfig, path: str) -> str:
@@ -48,7 +58,7 @@ def widget_url(config: WeftConfig, path: str) -> str:
 
 def registration_paths(config: WeftConfig) -> list[Path]:
     """The application-service registrations that Synapse must read."""
-    return [config.folder / config.home.registration, config.folder / config.wallet.registration]
+    return [config.folder / section.registration for section in (config.home, config.wallet, config.moments)]
 
 
 def homeserver_text(
@@ -93,9 +103,9 @@ def homeserver_text(
         "# `weft up --open-registration` lets anyone register for as long as that run lasts.",
         "enable_registration: false",
         "",
-        "# Weft: the Synapse module, and the application services that Synapse hands events to.",
+        "# Weft: the Synapse modules, and the application services that Synapse hands events to.",
         yaml.safe_dump(
-            {"modules": [{"module": ROOM_EXTENSIONS, "config": module_config(config)}]},
+            {"modules": synapse_modules(config)},
             sort_keys=False,
             allow_unicode=True,
             width=1000,

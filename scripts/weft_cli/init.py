@@ -145,9 +145,15 @@ def initialise(
     for service, registration_id, name, localpart in (
         ("weft", "weft", config.home.registration, config.home.localpart),
         ("wallet", "weft_wallet", config.wallet.registration, config.wallet.localpart),
+        ("moments", "weft_moments", config.moments.registration, config.moments.localpart),
     ):
         text = registration_text(
-            config, service=service, registration_id=registration_id, localpart=localpart, tokens=tokens
+            config,
+            service=service,
+            registration_id=registration_id,
+            localpart=localpart,
+            tokens=tokens,
+            wants_receipts=service == "moments",
         )
         write(config.folder / name, partial(str, text))
     _refuse_lost_key(
@@ -245,6 +251,7 @@ def check_registrations_are_listed(folder: DataFolder, config: WeftConfig) -> No
     for key, name in (
         ("home.registration", config.home.registration),
         ("wallet.registration", config.wallet.registration),
+        ("moments.registration", config.moments.registration),
     ):
         path = config.folder / name
         if os.path.realpath(path) not in known:

@@ -10,10 +10,17 @@ from scripts.weft_cli.yaml_values import as_yaml
 
 
 def registration_text(
-    config: WeftConfig, *, service: str, registration_id: str, localpart: str, tokens: Tokens
+    config: WeftConfig,
+    *,
+    service: str,
+    registration_id: str,
+    localpart: str,
+    tokens: Tokens,
+    wants_receipts: bool = False,
 ) -> str:
     """A registration with fresh tokens for one service user, whom nobody else may then register.
 
+    `wants_receipts`: Synapse tells the service who has read in its rooms.
     Source: Matrix spec, Application Service API, Registration; MSC4190 for the bot's devices.
     """
     user = re.escape(f"@{localpart}:{config.server_name}").replace("\\-", "-") + "$"
@@ -33,6 +40,14 @@ def registration_text(
             "  aliases: []",
             "  rooms: []",
             "rate_limited: false",
+            *(
+                (
+                    "# Who has read in the service's rooms: whoever is there again is told what they missed.",
+                    "receive_ephemeral: true",
+                )
+                if wants_receipts
+                else ()
+            ),
             "# Lets the service make its own devices for end-to-end encryption (MSC4190).",
             "io.element.msc4190: true",
             "",

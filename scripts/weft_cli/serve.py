@@ -21,6 +21,7 @@ from appservices.chassis.clock import Tokens, system_clock
 from appservices.chassis.commands import CommandRouter
 from appservices.chassis.config import (
     HomeSection,
+    MomentsSection,
     WalletSection,
     WeftConfig,
     load_registration,
@@ -32,6 +33,7 @@ from appservices.chassis.garbage import collect_rarely
 from appservices.chassis.homeserver import Homeserver, open_session
 from appservices.chassis.intents import IntentPool
 from appservices.chassis.openid import OpenIdCheck
+from appservices.chassis.outbox import KEPT_MS
 from appservices.chassis.page_assets import Assets
 from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
@@ -40,6 +42,7 @@ from appservices.chassis.service import Service, ServiceIdentity
 from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_sessions import SessionStore
+from appservices.moments.feature import Moments, build_moments
 from appservices.portal.chat import HomeCommands
 from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
 from appservices.portal.pages import portal_pages
@@ -48,6 +51,7 @@ from appservices.portal.welcome import welcome_words
 from appservices.vocabulary.ids import RoomId, ServerName, UserId
 from scripts.weft_cli.composition import (
     HOME_BRANCHES,
+    MOMENTS_BRANCHES,
     WALLET_BRANCHES,
     Clearing,
     build_clearing,
@@ -156,6 +160,7 @@ class _Composition:
         home = await self._home(home_database, sessions, chosen)
         wallet, people, protection = await self._wallet(wallet_database, chosen)
         payments = people.payments
+        moments = await self._moments(chosen)
 
         app = FastAPI(title="Weft", docs_url=None, redoc_url=None, openapi_url=None)
         assets = Assets()
@@ -199,11 +204,11 @@ class _Composition:
                 peers=Peers(database=payments.till.database, ledger=payments.till.ledger, clock=system_clock),
             )
         )
-        for service in (home, wallet):
+        for service in (home, wallet, moments.service):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
             self._stack.push_async_callback(service.stop)
-        _add_health(app, home=home, wallet=wallet)
+        _add_health(app, home=home, wallet=wallet, moments=moments.service)
         return app
 
     async def _database(self, key: str, url: str, *branches: Path) -> Database:
@@ -318,6 +323,16 @@ class _Composition:
         service.on_reaction(reactions.route)
         return service, people, protection
 
+    async def _moments(self, chosen: ChosenLanguages) -> Moments:
+        config = self._config
+        database = await self._database("moments.database", config.moments.database, *MOMENTS_BRANCHES)
+        identity = ServiceIdentity("moments", config.moments_user, "Moments", self._service_users)
+        # What stands in Moments rooms is edited and taken back for as long as it stands there.
+        service = await self._service(identity, config.moments, database, chosen, outbox_kept_ms=None)
+        moments = build_moments(service, database, language_of=chosen.spoken_with, clock=system_clock)
+        self._keep_doing(moments.run())
+        return moments
+
     async def _merchants(self, payments: Payments) -> MerchantDesk:
         desk = await self._stack.enter_async_context(
             open_merchant_desk(payments, merchant_rules(self._config), clock=system_clock, tokens=Tokens())
@@ -407,9 +422,11 @@ class _Composition:
     async def _service(
         self,
         identity: ServiceIdentity,
-        section: HomeSection | WalletSection,
+        section: HomeSection | WalletSection | MomentsSection,
         database: Database,
         chosen: ChosenLanguages,
+        *,
+        outbox_kept_ms: int | None = KEPT_MS,
     ) -> Service:
         config = self._config
         registration = load_registration(config, section.registration)
@@ -438,6 +455,7 @@ class _Composition:
             registration=registration,
             clock=system_clock,
             language_of=chosen.spoken_with,
+            outbox_kept_ms=outbox_kept_ms,
         )
 
 

@@ -16,7 +16,14 @@ URL_LENGTH_MAX: Final = 2000
 _EXTENSION_PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _WIDGET_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _WIDGET_KEYS: Final = ("id", "name", "url")
-SETTINGS: Final = ("home_user", "services", "home_members", "widgets")
+SETTINGS: Final = (
+    "home_user",
+    "services",
+    "home_members",
+    "widgets",
+    "moments_user",
+    "moments_widgets",
+)
 
 
 class SettingInvalid(ValueError):
@@ -42,11 +49,15 @@ class ExtensionsConfig:
     home_members: tuple[UserId, ...] = ()
     """Service users in every Home room besides `home_user`."""
     widgets: tuple[Widget, ...] = ()
+    moments_user: UserId | None = None
+    """The service user of the Moments rooms; None where there are none."""
+    moments_widgets: tuple[Widget, ...] = ()
 
     @property
     def service_users(self) -> frozenset[UserId]:
         """Everyone here who may send what only services may send."""
-        return frozenset({self.home_user, *self.services.values(), *self.home_members})
+        moments = () if self.moments_user is None else (self.moments_user,)
+        return frozenset({self.home_user, *self.services.values(), *self.home_members, *moments})
 
     def service_of(self, extension_id: str) -> UserId | None:
         """The service of `payments` or `mini_app:<instance>`; None when there is none."""
@@ -65,20 +76,28 @@ def read_config(raw: object) -> ExtensionsConfig:
     )
     if len({home_user, *members}) != len(members) + 1:
         raise SettingInvalid("home_members names a user twice, or names home_user, who is there anyway.")
-    widgets = tuple(
-        _widget(item, f"widgets[{index}]")
-        for index, item in enumerate(_list(section.get("widgets", []), "widgets"))
-    )
-    if len(widgets) > WIDGETS_MAX:
-        raise SettingInvalid(f"widgets has more than {WIDGETS_MAX} entries.")
-    if len({widget.widget_id for widget in widgets}) != len(widgets):
-        raise SettingInvalid("widgets has two entries with the same id.")
+    moments_user = _user(section["moments_user"], "moments_user") if "moments_user" in section else None
+    if moments_user is None and "moments_widgets" in section:
+        raise SettingInvalid("moments_widgets needs moments_user, whose rooms they stand in.")
     return ExtensionsConfig(
         home_user=home_user,
         services=MappingProxyType(_services(section.get("services", {}))),
         home_members=members,
-        widgets=widgets,
+        widgets=_widgets(section, "widgets"),
+        moments_user=moments_user,
+        moments_widgets=_widgets(section, "moments_widgets"),
     )
+
+
+def _widgets(section: Mapping[Any, Any], key: str) -> tuple[Widget, ...]:
+    widgets = tuple(
+        _widget(item, f"{key}[{index}]") for index, item in enumerate(_list(section.get(key, []), key))
+    )
+    if len(widgets) > WIDGETS_MAX:
+        raise SettingInvalid(f"{key} has more than {WIDGETS_MAX} entries.")
+    if len({widget.widget_id for widget in widgets}) != len(widgets):
+        raise SettingInvalid(f"{key} has two entries with the same id.")
+    return widgets
 
 
 def _services(raw: object) -> dict[str, UserId]:

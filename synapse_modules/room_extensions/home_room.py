@@ -1,6 +1,7 @@
-"""One private Home room for every local person, with the service users in it and Weft's pages pinned on top.
+"""Private rooms that every local person has: Home, with the service users in it and Weft's pages pinned on
+top, and beside it, where Moments are kept, the Moments room.
 
-The room is made as the person's own, so that Element shows its widgets without asking for consent. It is
+Such a room is made as the person's own, so that Element shows its widgets without asking for consent. It is
 furnished once, and again when what stands in it has changed in the config; in between it belongs to the
 person, who may rename it, unpin a page, or leave it: the next login then makes a new one.
 """
@@ -10,11 +11,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from synapse.module_api import EventBase, ModuleApi
 
-from appservices.vocabulary.events import FUNCTIONAL_MEMBERS, HOME_ROOM_TYPE, WIDGET, WIDGET_LAYOUT
+from appservices.vocabulary.events import (
+    FUNCTIONAL_MEMBERS,
+    HOME_ROOM_TYPE,
+    MOMENTS_ROOM,
+    MOMENTS_ROOM_TYPE,
+    WIDGET,
+    WIDGET_LAYOUT,
+)
 from synapse_modules.room_extensions.config import ExtensionsConfig, Widget
 from synapse_modules.room_extensions.errands import Errand, TryLater
 from synapse_modules.room_extensions.key_power import with_key_power
@@ -23,8 +32,8 @@ from synapse_modules.room_extensions.tables import Tables
 logger = logging.getLogger(__name__)
 
 HOME_ERRAND: Final = "home"
-ROOM_NAME: Final = "Home"
-HOME_USER_POWER: Final = 100
+MOMENTS_ERRAND: Final = "moments_room"
+KEEPER_POWER: Final = 100
 TOP_WIDGETS_MAX: Final = 3
 """Element pins no more than three widgets above the timeline."""
 TOP_HEIGHT_PERCENT: Final = 40
@@ -33,13 +42,14 @@ _MEMBER: Final = "m.room.member"
 _POWER: Final = "m.room.power_levels"
 _CREATE: Final = "m.room.create"
 
+# The table is one of two constants of ours.
 _CLAIM: Final = """
-    INSERT INTO weft_home_rooms (user_id, room_id, furnished) VALUES (?, NULL, NULL)
+    INSERT INTO {table} (user_id, room_id, furnished) VALUES (?, NULL, NULL)
     ON CONFLICT (user_id) DO UPDATE SET room_id = NULL, furnished = NULL
 """
-_FOUND: Final = "SELECT room_id, furnished FROM weft_home_rooms WHERE user_id = ?"
-_MADE: Final = "UPDATE weft_home_rooms SET room_id = ? WHERE user_id = ?"
-_FURNISHED: Final = "UPDATE weft_home_rooms SET furnished = ? WHERE user_id = ?"
+_FOUND: Final = "SELECT room_id, furnished FROM {table} WHERE user_id = ?"
+_MADE: Final = "UPDATE {table} SET room_id = ? WHERE user_id = ?"
+_FURNISHED: Final = "UPDATE {table} SET furnished = ? WHERE user_id = ?"
 _OWN_ROOMS: Final = """
     SELECT r.room_id FROM local_current_membership m JOIN rooms r ON r.room_id = m.room_id
     WHERE m.user_id = ? AND m.membership = 'join' AND r.creator = ?
@@ -48,17 +58,60 @@ _OWN_ROOMS: Final = """
 State = Mapping[tuple[str, str], EventBase]
 
 
-class HomeRooms:
-    """Performs the errand that a registration or a login records."""
+@dataclass(frozen=True, slots=True)
+class RoomPlan:
+    """One kind of room that every person has. The first member keeps it, with the power of its owner."""
 
-    def __init__(self, api: ModuleApi, config: ExtensionsConfig, tables: Tables) -> None:
+    name: str
+    room_type: str
+    account_data: str
+    """The account data that names the room to its owner's clients."""
+    table: str
+    members: tuple[str, ...]
+    widgets: tuple[Widget, ...]
+    is_made_again: bool
+    """Whether who has left it gets a new one at the next login."""
+
+
+def home_plan(config: ExtensionsConfig) -> RoomPlan:
+    return RoomPlan(
+        name="Home",
+        room_type=HOME_ROOM_TYPE,
+        account_data=HOME_ROOM_TYPE,
+        table="weft_home_rooms",
+        members=(config.home_user, *config.home_members),
+        widgets=config.widgets,
+        is_made_again=True,
+    )
+
+
+def moments_plan(config: ExtensionsConfig) -> RoomPlan | None:
+    """None where there are no Moments."""
+    if config.moments_user is None:
+        return None
+    return RoomPlan(
+        name="Moments",
+        room_type=MOMENTS_ROOM_TYPE,
+        account_data=MOMENTS_ROOM,
+        table="weft_moments_rooms",
+        members=(config.moments_user,),
+        widgets=config.moments_widgets,
+        is_made_again=False,
+    )
+
+
+class PersonalRooms:
+    """Performs the errand that a registration or a login records, for rooms of one kind."""
+
+    def __init__(self, api: ModuleApi, config: ExtensionsConfig, tables: Tables, plan: RoomPlan) -> None:
         self._api = api
         self._config = config
         self._tables = tables
-        self._members = (config.home_user, *config.home_members)
-        self._plan = furniture(config)
+        self._kind = plan
+        self._members = plan.members
+        self._plan = furniture(plan)
 
-    async def do_home(self, errand: Errand) -> None:
+    async def do(self, errand: Errand) -> None:
         """Lane: the user. Makes the room if there is none, and furnishes it if its furniture is out of date.
         Waits for the service users; guests, service users and deactivated users get none."""
         user_id = errand.lane
@@ -67,18 +120,21 @@ class HomeRooms:
         for member in self._members:
             if await self._api.check_user_exists(member) is None:
                 raise TryLater(f"{member} isn't registered yet")
-        rows = await self._tables.rows(_FOUND, (user_id,))
+        rows = await self._tables.rows(self._sql(_FOUND), (user_id,))
         room_id, furnished = rows[0] if rows else (None, None)
         if room_id is not None and await self._membership(room_id, user_id) != "join":
+            if not self._kind.is_made_again:
+                return
             room_id = None
         if room_id is None:
             furnished = None
             room_id = await self._make(user_id, claimed_before=bool(rows) and rows[0][0] is None)
         if furnished != self._plan:
             await self._furnish(room_id, user_id, before=furnished)
-            await self._tables.execute(_FURNISHED, (self._plan, user_id))
-        if await self._api.account_data_manager.get_global(user_id, HOME_ROOM_TYPE) != {"room_id": room_id}:
-            await self._api.account_data_manager.put_global(user_id, HOME_ROOM_TYPE, {"room_id": room_id})
+            await self._tables.execute(self._sql(_FURNISHED), (self._plan, user_id))
+        account, named = self._api.account_data_manager, {"room_id": room_id}
+        if await account.get_global(user_id, self._kind.account_data) != named:
+            await account.put_global(user_id, self._kind.account_data, named)
 
     async def is_person(self, user_id: str) -> bool:
         """Whether this is a local account of a human who may use it now."""
@@ -99,13 +155,13 @@ class HomeRooms:
         the room is looked for first."""
         room_id = await self._find(user_id) if claimed_before else None
         if room_id is None:
-            await self._tables.execute(_CLAIM, (user_id,))
+            await self._tables.execute(self._sql(_CLAIM), (user_id,))
             room_id, _ = await self._api.create_room(
                 user_id,
                 {
                     "preset": "private_chat",
-                    "name": ROOM_NAME,
-                    "creation_content": {"type": HOME_ROOM_TYPE},
+                    "name": self._kind.name,
+                    "creation_content": {"type": self._kind.room_type},
                     "invite": list(self._members),
                     "initial_state": [
                         _state_event("m.room.guest_access", {"guest_access": "forbidden"}),
@@ -114,17 +170,17 @@ class HomeRooms:
                 },
                 ratelimit=False,
             )
-        await self._tables.execute(_MADE, (room_id, user_id))
+        await self._tables.execute(self._sql(_MADE), (room_id, user_id))
         return room_id
 
     async def _find(self, user_id: str) -> str | None:
-        """A Home room that the user made and is in. One that a crash left without its first state is of no
-        use to anybody: the user leaves it."""
+        """A room of this kind that the user made and is in. One that a crash left without its first state is
+        of no use to anybody: the user leaves it."""
         found = None
         for (room_id,) in await self._tables.rows(_OWN_ROOMS, (user_id, user_id)):
             state = await self._api.get_room_state(room_id, [(_CREATE, ""), (_POWER, "")])
             create = state.get((_CREATE, ""))
-            if create is None or create.content.get("type") != HOME_ROOM_TYPE:
+            if create is None or create.content.get("type") != self._kind.room_type:
                 continue
             if (_POWER, "") in state:
                 found = room_id
@@ -146,20 +202,20 @@ class HomeRooms:
                 await self._api.update_room_membership(user_id, member, room_id, "invite")
             if membership != "join":
                 await self._api.update_room_membership(member, member, room_id, "join")
-        wanted = {widget.widget_id: widget for widget in self._config.widgets}
+        wanted = {widget.widget_id: widget for widget in self._kind.widgets}
         for widget_id in _placed(before) - wanted.keys():
             await self._send_state(room_id, user_id, WIDGET, {}, state_key=widget_id)
         for widget in wanted.values():
             content = widget_content(widget, room_id=room_id, user_id=user_id)
             await self._send_state(room_id, user_id, WIDGET, content, state_key=widget.widget_id)
-        await self._send_state(room_id, user_id, WIDGET_LAYOUT, layout(self._config.widgets))
+        await self._send_state(room_id, user_id, WIDGET_LAYOUT, layout(self._kind.widgets))
         await self._list(room_id, user_id, state)
 
     async def _empower(self, room_id: str, user_id: str, state: State) -> None:
         """From room version 12 on the creator is above all levels and may not be listed; before, the preset
-        has listed them. So the level of the home user is added to what is there."""
+        has listed them. So the level of the keeper is added to what is there."""
         before = dict(state[(_POWER, "")].content)
-        users = {**before.get("users", {}), self._config.home_user: HOME_USER_POWER}
+        users = {**before.get("users", {}), self._members[0]: KEEPER_POWER}
         levels = {**before, "users": users}
         levels = with_key_power(levels) or levels
         if levels != before:
@@ -175,6 +231,9 @@ class HomeRooms:
             content["service_members"] = listed + missing
             await self._send_state(room_id, user_id, FUNCTIONAL_MEMBERS, content)
 
+    def _sql(self, statement: str) -> str:
+        return statement.format(table=self._kind.table)
+
     async def _membership(self, room_id: str, user_id: str) -> str | None:
         state = await self._api.get_room_state(room_id, [(_MEMBER, user_id)])
         event = state.get((_MEMBER, user_id))
@@ -189,11 +248,11 @@ class HomeRooms:
         )
 
 
-def furniture(config: ExtensionsConfig) -> str:
-    """What stands in a Home room, as text: when it differs from what a room was furnished with, the room is
+def furniture(plan: RoomPlan) -> str:
+    """What stands in such a room, as text: when it differs from what a room was furnished with, the room is
     out of date."""
-    widgets = [[widget.widget_id, widget.name, widget.url] for widget in config.widgets]
-    return json.dumps({"members": [config.home_user, *config.home_members], "widgets": widgets})
+    widgets = [[widget.widget_id, widget.name, widget.url] for widget in plan.widgets]
+    return json.dumps({"members": list(plan.members), "widgets": widgets})
 
 
 def layout(widgets: tuple[Widget, ...]) -> dict[str, Any]:

@@ -32,7 +32,13 @@ from synapse_modules.room_extensions.bring_in import (
 from synapse_modules.room_extensions.config import ExtensionsConfig, SettingInvalid, read_config
 from synapse_modules.room_extensions.errands import Errands
 from synapse_modules.room_extensions.guard import Guard, Refusal
-from synapse_modules.room_extensions.home_room import HOME_ERRAND, HomeRooms
+from synapse_modules.room_extensions.home_room import (
+    HOME_ERRAND,
+    MOMENTS_ERRAND,
+    PersonalRooms,
+    home_plan,
+    moments_plan,
+)
 from synapse_modules.room_extensions.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -60,14 +66,17 @@ class RoomExtensions:
         self._guard = Guard(config)
         tables = Tables(api, unlimited_users=sorted(config.service_users))
         self._bring_in = BringIn(api, config, tables)
-        self._home_rooms = HomeRooms(api, config, tables)
+        self._personal_rooms = {HOME_ERRAND: PersonalRooms(api, config, tables, home_plan(config))}
+        moments = moments_plan(config)
+        if moments is not None:
+            self._personal_rooms[MOMENTS_ERRAND] = PersonalRooms(api, config, tables, moments)
         self._errands = Errands(
             api,
             tables,
             {
                 EXTENSION_ERRAND: self._bring_in.do_extension,
                 INVITE_ERRAND: self._bring_in.do_invite,
-                HOME_ERRAND: self._home_rooms.do_home,
+                **{errand: rooms.do for errand, rooms in self._personal_rooms.items()},
             },
         )
         api.register_spam_checker_callbacks(
@@ -130,20 +139,21 @@ class RoomExtensions:
         return NOT_SPAM
 
     async def on_user_registration(self, user: str) -> None:
-        await self._want_home(user)
+        await self._want_rooms(user)
 
     async def on_user_login(
         self, user_id: str, auth_provider_type: str | None, auth_provider_id: str | None
     ) -> None:
-        await self._want_home(user_id)
+        await self._want_rooms(user_id)
 
-    async def _want_home(self, user_id: str) -> None:
+    async def _want_rooms(self, user_id: str) -> None:
         """A database that fails here must not fail the login: the next one asks again. Bridges register
         ghosts by the thousand, so whoever is no person costs no errand."""
         try:
-            if not await self._home_rooms.is_person(user_id):
+            if not await self._personal_rooms[HOME_ERRAND].is_person(user_id):
                 return
-            await self._errands.record(kind=HOME_ERRAND, lane=user_id, subject="", payload={})
+            for errand in self._personal_rooms:
+                await self._errands.record(kind=errand, lane=user_id, subject="", payload={})
         except Exception:
             logger.exception("The Home room of %s waits for the next login", user_id)
 

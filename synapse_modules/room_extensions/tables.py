@@ -29,6 +29,13 @@ _MAKE: Final = (
         furnished TEXT
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS weft_moments_rooms (
+        user_id TEXT NOT NULL PRIMARY KEY,
+        room_id TEXT,
+        furnished TEXT
+    )
+    """,
 )
 _UNLIMIT: Final = """
     INSERT INTO ratelimit_override (user_id, messages_per_second, burst_count) VALUES (?, 0, 0)

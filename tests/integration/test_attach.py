@@ -46,9 +46,14 @@ def test_attach_prints_what_is_missing_and_changes_nothing(tmp_path: Path, data:
     assert missing["app_service_config_files"] == [
         str(data / "registrations" / "weft.yaml"),
         str(data / "registrations" / "wallet.yaml"),
+        str(data / "registrations" / "moments.yaml"),
     ]
-    [module] = missing["modules"]
-    assert isinstance(module, dict)
+    module, contacts = missing["modules"]
+    assert isinstance(module, dict) and isinstance(contacts, dict)
+    assert contacts == {
+        "module": "synapse_modules.contacts.Contacts",
+        "config": {"service_users": ["@moments:example.org"]},
+    }
     assert module["module"] == "synapse_modules.room_extensions.RoomExtensions"
     assert module["config"]["home_user"] == "@weft:example.org"
     assert "openid" in printed.stdout

@@ -14,7 +14,7 @@ from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, open_database
 from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS
-from appservices.chassis.outbox import Outbox, Outgoing, SendEvent, Sent
+from appservices.chassis.outbox import REDACTION, Outbox, Outgoing, SendEvent, Sent
 from appservices.vocabulary.ids import EventId, OutboxId, RoomId
 from tests.migrated import migrated
 
@@ -53,10 +53,10 @@ def sent_as(outgoing: Outgoing) -> Sent:
     return Sent(outgoing.room_id or RoomId("!direct"), EventId(f"${outgoing.outbox_id}"))
 
 
-async def put_versions(database: Database, *bodies: str) -> None:
+async def put_versions(database: Database, *bodies: str, start: int = 0) -> None:
     """A message about a red packet, and new versions of it."""
     async with database.begin() as work:
-        for number, body in enumerate(bodies):
+        for number, body in enumerate(bodies, start):
             outgoing = Outgoing(
                 OutboxId(f"version {number}"),
                 {"body": body, "msgtype": "m.notice"},
@@ -204,3 +204,29 @@ async def test_what_an_event_is_about_is_known_even_if_it_is_asked_before_its_se
 def test_an_outgoing_event_has_one_destination() -> None:
     with pytest.raises(ValueError, match="destination"):
         Outgoing(OutboxId("1"), {}).write(now_ms=0)
+
+
+async def test_what_is_taken_back_is_redacted_in_all_its_versions(database: Database) -> None:
+    sent: list[Outgoing] = []
+
+    async def send(outgoing: Outgoing) -> Sent:
+        sent.append(outgoing)
+        return sent_as(outgoing)
+
+    async with running(database, send) as outbox:
+        for number, body in enumerate(("first", "second")):
+            await put_versions(database, body, start=number)
+            await until_empty(outbox)
+        async with database.begin() as work:
+            back = Outgoing(
+                OutboxId("back"),
+                {},
+                room_id=RoomId("!r"),
+                event_type=REDACTION,
+                replaces=OutboxId("version 0"),
+            )
+            await work.apply([back.write(now_ms=system_clock())])
+            await work.commit()
+        await until_empty(outbox)
+    assert [outgoing.event_type for outgoing in sent] == ["m.room.message", "m.room.message", REDACTION]
+    assert sent[-1].content == {"redacts": ["$version 1", "$version 0"]}

@@ -22,7 +22,7 @@ from synapse_modules.room_extensions.config import (
 )
 from synapse_modules.room_extensions.errands import AGE_SECONDS_MAX, PAUSE_SECONDS_MAX, pause_after
 from synapse_modules.room_extensions.guard import Guard
-from synapse_modules.room_extensions.home_room import furniture, layout
+from synapse_modules.room_extensions.home_room import furniture, home_plan, layout
 
 PROJECT_ROOT = Path(__file__).parents[2]
 ALICE = "@alice:example.org"
@@ -202,7 +202,7 @@ def test_furniture_differs_when_a_page_or_a_member_does() -> None:
         ExtensionsConfig(home_user=WEFT, widgets=(Widget("weft_wallet", "Wallet", "https://b"),)),
     ]
     for one, other in itertools.combinations(variants, 2):
-        assert furniture(one) != furniture(other)
+        assert furniture(home_plan(one)) != furniture(home_plan(other))
 
 
 def test_an_errand_is_tried_often_at_first_and_seldom_later() -> None:
