@@ -180,7 +180,14 @@ class LinkRooms:
     async def _join(self, link: StoredLink, room_id: RoomId) -> None:
         intent = self._intent()
         await intent.join(room_id, via=[server_of(link.peer)])
-        await intent.send_state(room_id, KEYS, self._published_keys()["content"], state_key=self._own_user)
+        try:
+            content = self._published_keys()["content"]
+            await intent.send_state(room_id, KEYS, content, state_key=self._own_user)
+        except MatrixRefused as refused:
+            # The peer keeps us from being believed there: a room of ours will do.
+            logger.warning("%s invites us to a room where we can't show our keys: %s", link.peer, refused)
+            await self._leave(room_id)
+            return
         self._presence(link.peer, room_id).joined = True
         await self._set_room(link, room_id, is_ours=False)
 
