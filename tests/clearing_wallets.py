@@ -117,6 +117,7 @@ class Wallet:
         self._stack = AsyncExitStack()
         self.database = open_database(self.database_url, folder=self.folder)
         self._stack.push_async_callback(self.database.close)
+        self.opened()
         await migrate(self.database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         euro, yen = iso_currency("EUR"), iso_currency("JPY")
         assert euro and yen
@@ -174,6 +175,9 @@ class Wallet:
             clock=self.clock,
         )
         self._running = asyncio.create_task(self.switchboard.run())
+
+    def opened(self) -> None:
+        """For those who stand between a wallet and its database."""
 
     async def stop(self) -> None:
         """As a kill would, for all that the network sees."""
