@@ -151,6 +151,7 @@ class Wallet:
         self._stack = AsyncExitStack()
         self.database = open_database(self.database_url, folder=self.folder)
         self._stack.push_async_callback(self.database.close)
+        self.opened()
         await migrated(self.database, CHASSIS_MIGRATIONS, WALLET_MIGRATIONS)
         euro, yen = iso_currency("EUR"), iso_currency("JPY")
         assert euro and yen
@@ -259,6 +260,9 @@ class Wallet:
             rows = (await work.execute(query.order_by(outbox.c.position))).all()
         bodies = [str(json.loads(row.content)["body"]) for row in rows]
         return [body for body in bodies if not body.endswith(" as a deposit")]
+
+    def opened(self) -> None:
+        """For those who stand between a wallet and its database."""
 
     async def stop(self) -> None:
         """As a kill would, for all that the network sees."""

@@ -177,6 +177,7 @@ def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         "ACK_SECONDS": 0.005,
         "ASK_SECONDS": 0.02,
         "RESEND_SECONDS": 0.02,
+        "PAUSE_SECONDS_MAX": 0.1,
         "PING_SECONDS": 0.05,
         "PING_SECONDS_MAX": 0.1,
         "STOPPED_NOTE_SECONDS": 0.05,

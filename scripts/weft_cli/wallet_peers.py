@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from appservices.chassis.clock import Tokens, system_clock
@@ -146,6 +147,8 @@ def settle(
     money = _money(config, " ".join(amount))
     if id is not None and not is_ledger_id(id):
         raise CommandFailed(f"--id takes 32 digits of 0 to 9 and a to f, not “{id}”.")
+    if not reference.isprintable():
+        raise CommandFailed("--reference takes text that is printable on one line.")
     settlement_id = TransferId(id or Tokens().hex(16))
 
     async def act(payments: Payments, peers: Peers) -> None:
@@ -214,7 +217,8 @@ async def _overview(payments: Payments, peers: Peers) -> list[dict[str, Any]]:
 def _show(console: Console, config: WeftConfig, peer: dict[str, Any]) -> None:
     state = peer["link"]["state"] if peer["link"] else "no link yet"
     console.print(f"[bold]{peer['server']}[/]  {'' if peer['allowed'] else 'removed, '}{state}", end="")
-    console.print(f" ({peer['link']['reason']}: {peer['link']['detail']})" if state == "stopped" else "")
+    why = f" ({peer['link']['reason']}: {peer['link']['detail']})" if state == "stopped" else ""
+    console.print(escape(why))
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for column in ("Owes you", "Credit limit", "Used", "Under way"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""`scripts/simulate`: repeats a seed, goes on with new seeds, or kills processes.
+"""`scripts/simulate`: repeats a seed, goes on with new seeds, or kills processes; of a ledger or of wallets.
 
 See docs/developers/simulation.md.
 """
@@ -18,12 +18,17 @@ from typing import Final
 from tests.postgres import Postgresql, PostgresqlMissing, running_postgresql
 from tests.simulation.kill import KillFailed, kill_under_load
 from tests.simulation.simulator import STEPS, Outcome, Simulation, SimulationFailed
+from tests.simulation.wallets import STEPS as WALLET_STEPS
+from tests.simulation.wallets import WALLETS_MAX, WALLETS_MIN, WalletsFailed, simulate_wallets
 
 DATABASES: Final = ("sqlite", "postgresql")
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.wallets is not None:
+        return _wallets(options.wallets, options.seed, options.steps or WALLET_STEPS, options.minutes)
+    options.steps = options.steps or STEPS
     databases: tuple[str, ...] = DATABASES if options.database is None else (options.database,)
     try:
         with ExitStack() as stack:
@@ -50,10 +55,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="repeat this course of events; else a new one")
     parser.add_argument("--database", choices=DATABASES, help="on this kind alone; else on both")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of one course of events ({STEPS})")
+    parser.add_argument("--steps", type=int, help=f"of one course of events ({STEPS}; {WALLET_STEPS})")
     parser.add_argument("--minutes", type=float, help="go on with new seeds for so long")
     parser.add_argument(
         "--kill", type=int, metavar="N", help="instead: kill processes under load, N times on each database"
+    )
+    parser.add_argument(
+        "--wallets",
+        type=int,
+        metavar="N",
+        choices=range(WALLETS_MIN, WALLETS_MAX + 1),
+        help=f"instead: {WALLETS_MIN} to {WALLETS_MAX} wallets that pay each other, one of them hostile",
     )
     return parser
 
@@ -77,6 +89,30 @@ def _go_on(
         )
         print(line, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     print()
+    return 0
+
+
+def _wallets(wallets: int, seed: int | None, steps: int, minutes: float | None) -> int:
+    first = SystemRandom().getrandbits(32) if seed is None else seed
+    begun = time.monotonic()
+    runs = orders = lies = deaths = 0
+    while runs == 0 or (minutes is not None and time.monotonic() < begun + minutes * 60):
+        with tempfile.TemporaryDirectory(prefix="weft-simulation-") as folder:
+            try:
+                outcome = simulate_wallets(first + runs, wallets=wallets, folder=Path(folder), steps=steps)
+            except WalletsFailed as failure:
+                print(f"FAILED. {failure}", file=sys.stderr)
+                return 1
+        print(
+            f"seed {first + runs}: {outcome.orders} orders, {outcome.messages} messages, "
+            f"{outcome.deaths} deaths, {outcome.lies} lies, {outcome.stops} links mended; "
+            f"books {outcome.digest[:16]}",
+            flush=True,
+        )
+        runs += 1
+        orders, lies, deaths = orders + outcome.orders, lies + outcome.lies, deaths + outcome.deaths
+    if runs > 1:
+        print(f"{runs} runs: {orders:,} orders, {deaths:,} deaths, {lies:,} lies, no failure")
     return 0
 
 

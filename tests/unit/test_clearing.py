@@ -24,7 +24,7 @@ from wallet_appservice.clearing import paying as paying_module
 from wallet_appservice.clearing.items import Settle
 from wallet_appservice.clearing.overview import peers_overview
 from wallet_appservice.clearing.settling import record_settlement
-from wallet_appservice.clearing.statements import Statements
+from wallet_appservice.clearing.statements import WAITING_MAX, Statements
 from wallet_appservice.payments.acceptance import Acceptance
 from wallet_appservice.payments.records import Authority, PaymentKind, PaymentRecord, PaymentState
 from wallet_appservice.payments.refunds import RefundOrder, Refunds
@@ -431,6 +431,7 @@ async def test_a_prepare_that_may_not_be_is_rejected_and_counted_while_the_link_
         prepare(amount_minor="٣"),
         prepare(expires_at_ms="soon"),
         prepare(payer="alice"),
+        prepare(payer="@\u202eecila:a"),
         prepare(payee=["@bob:b"]),
         prepare(currency="euro"),
         prepare(memo="\x00"),
@@ -438,6 +439,7 @@ async def test_a_prepare_that_may_not_be_is_rejected_and_counted_while_the_link_
         {"kind": "fulfill", "id": "0" * 32},
         {"kind": "reject", "id": "0" * 32, "reason": "over_limit"},
         {"kind": "statement", "currency": "EUR"},
+        {"kind": "settle", "id": "0" * 32, "amount_minor": "1", "currency": "EUR", "reference": "\x1b[2J"},
     ],
 )
 async def test_what_is_no_item_or_answers_nothing_stops_the_link_and_changes_nothing(
@@ -544,6 +546,44 @@ async def test_statements_agree_where_books_do_and_a_difference_stops_the_link(p
     assert (await link_of(b, a)).state.reason == StopReason.BALANCES_DIFFER
     refused = await b.pay("bob", a.user("alice"), 1, "back")
     assert isinstance(refused, PaymentRefused) and refused.refusal is PaymentRefusal.PEER_SILENT
+
+
+async def test_of_many_statements_the_last_ones_are_compared_one_at_a_time(pair: list[Wallet]) -> None:
+    a, b = pair
+    await ended(a, await a.pay("alice", b.user("bob"), 1_000, "1"))
+    statements = Statements(a.database)
+    for number in range(WAITING_MAX + 5):
+        sent = await statements.send(
+            b.user_id, ServerName("b"), EUR, from_ms=0, to_ms=2**52 + number, at_ms=1
+        )
+        assert sent is not None
+    a.switchboard.wake(b.user_id)
+
+    async def theirs() -> list[str]:
+        shown = await Statements(b.database).last(ServerName("a"), limit=100)
+        return [item.state for item in shown if item.side == "theirs"]
+
+    async def all_came() -> bool:
+        return len(await theirs()) == WAITING_MAX + 5
+
+    await until(all_came)
+    assert await Statements(b.database).compare() == []
+    assert await theirs() == ["waiting"] * (WAITING_MAX - 1) + ["agreed"]
+
+
+async def test_a_peer_that_answers_nothing_gets_no_new_payments_until_it_does(
+    pair: list[Wallet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    await ended(a, await a.pay("alice", b.user("bob"), 1, "first"))
+    monkeypatch.setattr(paying_module, "UNANSWERED_MS_MAX", -400_000)
+    a.network.weather.is_cut = True
+    held = await a.pay("alice", b.user("bob"), 1_000, "1")
+    refused = await a.pay("alice", b.user("bob"), 1, "2")
+    assert isinstance(refused, PaymentRefused) and refused.refusal is PaymentRefusal.PEER_SILENT
+    a.network.weather.is_cut = False
+    await ended(a, held)
+    assert (await ended(a, await a.pay("alice", b.user("bob"), 1, "2"))).state is PaymentState.POSTED
 
 
 async def test_a_statement_waits_while_something_of_its_period_is_under_way(pair: list[Wallet]) -> None:

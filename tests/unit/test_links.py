@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from appservices.chassis.clock import system_clock
 from appservices.chassis.database import open_database
 from appservices.chassis.links import link as link_module
 from appservices.chassis.links.protocol import (
@@ -23,6 +24,7 @@ from appservices.chassis.links.protocol import (
 )
 from appservices.chassis.links.storage import MEND, STOPPED, TRUST
 from appservices.vocabulary.signing import SigningKey, signed_bytes
+from tests import link_channel
 from tests.link_channel import NOTHING, A, B, Side, Weather, shorten_pauses, two_sides
 
 
@@ -206,7 +208,7 @@ async def test_an_item_that_is_not_understood_stops_the_link_and_nothing_of_its_
         {"seq": "1"}, {"seq": 1.5}, {"seq": True}, {"seq": -1}, {"seq": 2**60}, {"items": []}, {"items": {}},
         {"items": [1]}, {"items": [{}]}, {"items": [{"kind": 1}]}, {"items": [{"kind": "x"}] * 1001},
         {"prev": 7}, {"epoch": None}, {"ack": "x"}, {"to": "nobody"}, {"to": 5}, {"stopped": ["x"]},
-        {"resend_from": 0},
+        {"stopped": "[/]"}, {"stopped": "x\x00"}, {"resend_from": 0},
     ],
 )  # fmt: skip
 async def test_what_is_no_message_stops_the_link_in_good_order(
@@ -232,6 +234,49 @@ async def test_a_flood_is_dropped_unread_and_what_was_true_comes_again(
     await until(lambda: b.applied == numbered(1, 2))
     await b.link.flush_counts()
     assert (await b.storage.all())[0].counts["flood"] >= 150
+
+
+async def test_a_clock_that_is_set_back_before_a_restart_does_not_make_us_say_earlier_times(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = sides
+    await a.say(*numbered(1))
+    await until(lambda: len(b.applied) == 1 and a.link.silent_ms == 0)
+    await a.stop()
+    monkeypatch.setattr(link_channel, "system_clock", lambda: system_clock() - 3_600_000)
+    await a.start(B)
+    await a.say(*numbered(2))
+    await until(lambda: len(b.applied) == 2)
+    times = [content["at_ms"] for content in a.sent]
+    assert times == sorted(set(times))
+
+
+async def test_a_peer_that_claims_what_never_comes_is_asked_ever_more_rarely(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "PAUSE_SECONDS_MAX", 60.0)
+    a, b = sides
+    await a.say(*numbered(1))
+    await until(lambda: len(b.applied) == 1)
+    claim = signed_content(replace(message_of(a, []), seq=None, sent=1_000_000), a.key)
+    for _ in range(50):
+        await b.link.receive(claim, done=NOTHING)
+        await asyncio.sleep(0.01)
+    assert 0 < sum("resend_from" in content for content in b.sent) <= 6
+
+
+async def test_a_peer_that_only_chatters_is_silent(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    await a.say(*numbered(1))
+    await until(lambda: len(b.applied) == 1 and a.link.silent_ms == 0)
+    chatter = signed_content(replace(message_of(b, []), seq=None), b.key)
+    a.weather.is_cut = True
+    await a.say(*numbered(2))
+    await until(lambda: a.link.state.outgoing.seq == 2)
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        await a.link.receive(chatter, done=NOTHING)
+    assert a.link.silent_ms >= 150
 
 
 async def test_another_key_stops_the_link_until_the_operator_trusts_it_and_mends(

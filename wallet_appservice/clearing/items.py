@@ -17,6 +17,8 @@ from appservices.vocabulary.ids import RoomId, TransferId, UserId, is_ledger_id,
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode, Money
 
 TEXT_LENGTH_MAX: Final = 255
+MEMO_LENGTH_MAX: Final = 2_000
+"""Of what is read at all; wallets reject what is longer than people may write."""
 _AMOUNT_DIGITS_MAX: Final = 16
 _TIME_MAX: Final = 2**53 - 1
 PREPARE, FULFILL, REJECT, INQUIRE = "prepare", "fulfill", "reject", "inquire"
@@ -265,13 +267,7 @@ def read_item(item: Mapping[str, Any]) -> ClearingItem:
     if kind == INQUIRE:
         return Inquire(id=_id(item))
     if kind == STATEMENT:
-        return Statement(
-            currency=_currency(item),
-            from_ms=_time(item, "from_ms"),
-            to_ms=_time(item, "to_ms"),
-            paid=_side(item, "paid"),
-            received=_side(item, "received"),
-        )
+        return _statement(item)
     if kind == SETTLE:
         reference = _text(item, "reference", length_max=200, may_be_empty=True)
         return Settle(id=_id(item), money=_money(item), reference=reference)
@@ -313,16 +309,29 @@ def _prepare(item: Mapping[str, Any]) -> Prepare:
         raise ItemUnreadable("“payment_kind” is payment, refund or share")
     return Prepare(
         id=_id(item),
-        payer=_user(item, "payer"),
+        payer=_payer(item),
         payee=_user(item, "payee"),
         money=_money(item),
         expires_at_ms=_time(item, "expires_at_ms"),
-        memo=_text(item, "memo", length_max=2_000, may_be_empty=True) if "memo" in item else "",
+        memo=_memo(item) if "memo" in item else "",
         room_id=RoomId(room_id) if room_id is not None else None,
         payment_kind=kind,
         of=_id(item, "of") if "of" in item else None,
         request=_id(item, "request") if "request" in item else None,
         further=tuple(sorted(item.keys() - _PREPARE_NAMES)),
+    )
+
+
+def _statement(item: Mapping[str, Any]) -> Statement:
+    from_ms, to_ms = _time(item, "from_ms"), _time(item, "to_ms")
+    if from_ms >= to_ms:
+        raise ItemUnreadable("the statement's period ends before it begins")
+    return Statement(
+        currency=_currency(item),
+        from_ms=from_ms,
+        to_ms=to_ms,
+        paid=_side(item, "paid"),
+        received=_side(item, "received"),
     )
 
 
@@ -338,6 +347,14 @@ def _user(item: Mapping[str, Any], name: str) -> UserId:
     if not isinstance(value, str) or not is_user_id(value):
         raise ItemUnreadable(f"“{name}” is no user id")
     return UserId(value)
+
+
+def _payer(item: Mapping[str, Any]) -> UserId:
+    """Is shown to people and in terminals, unlike a payee, whom we know or reject."""
+    payer = _user(item, "payer")
+    if not payer.isprintable():
+        raise ItemUnreadable("“payer” is not printable")
+    return payer
 
 
 def _money(item: Mapping[str, Any]) -> Money:
@@ -380,8 +397,18 @@ def _text(
     value = item.get(name)
     if not isinstance(value, str) or len(value) > length_max or not (value or may_be_empty):
         raise ItemUnreadable(f"“{name}” is no text of at most {length_max} characters")
+    if not value.isprintable():
+        raise ItemUnreadable(f"“{name}” is not printable on one line")
+    return value
+
+
+def _memo(item: Mapping[str, Any]) -> str:
+    """What people wrote, so that one that can't be shown is rejected and does not stop the link."""
+    value = item.get("memo")
+    if not isinstance(value, str) or len(value) > MEMO_LENGTH_MAX:
+        raise ItemUnreadable(f"“memo” is no text of at most {MEMO_LENGTH_MAX} characters")
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ItemUnreadable(f"“{name}” can't be kept as text")
+        raise ItemUnreadable("“memo” can't be kept as text")
     return value
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Row, insert
+from sqlalchemy import Row, insert, select
 
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
@@ -38,6 +38,8 @@ OPENING_SECONDS_MAX: Final = 10.0
 """How long the first payment to a server waits for the link to be made."""
 SILENCE_MS_MAX: Final = 60_000
 """A peer that has left something unacknowledged for longer gets no new payments."""
+UNANSWERED_MS_MAX: Final = 600_000
+"""A peer that has left a payment unanswered for longer after its time gets no new ones until it answers."""
 INQUIRE_FIRST_MS: Final = 30_000
 WAITING_MAX: Final = 20_000
 """Payments whose end may be waited for at once."""
@@ -205,7 +207,24 @@ class ClearingPayments:
             return None
         if link.state.state != "open" or link.silent_ms > SILENCE_MS_MAX:
             return None
+        if await self._leaves_unanswered(server):
+            return None
         return link if await link.wait_until_open(OPENING_SECONDS_MAX) else None
+
+    async def _leaves_unanswered(self, server: ServerName) -> bool:
+        """Whether the peer takes questions and answers none: what is held for it would only grow."""
+        columns = clearing_out.c
+        query = (
+            select(columns.id)
+            .where(
+                columns.server == server,
+                columns.state == PREPARED,
+                columns.expires_at_ms < self._clock() - UNANSWERED_MS_MAX,
+            )
+            .limit(1)
+        )
+        async with self._till.database.read() as work:
+            return (await work.execute(query)).first() is not None
 
     async def _question(self, movement: Movement, link: Link) -> Sequence[Write]:
         """What is committed with the held money: the row that remembers it, and the item for the peer."""

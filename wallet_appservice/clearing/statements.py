@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 
 from appservices.chassis.database import Database, UnitOfWork, Write
 from appservices.chassis.links.storage import item_write
@@ -24,7 +24,8 @@ from wallet_appservice.storage.clearing_tables import clearing_in, clearing_out,
 _INSERT: Final = insert(peer_statements)
 SENT, WAITING, AGREED, DIFFERS = "sent", "waiting", "agreed", "differs"
 OURS, THEIRS = "ours", "theirs"
-WAITING_READ_MAX: Final = 200
+WAITING_MAX: Final = 20
+"""Statements of one peer that wait to be compared; of more, the oldest are forgotten."""
 
 
 def statement_write(server: ServerName, statement: Statement, *, ours: bool, at_ms: int) -> Write:
@@ -97,37 +98,35 @@ class Statements:
             return (await work.execute(query)).scalar_one() or 0
 
     async def compare(self) -> list[StatementShown]:
-        """Compares what waits with our books; returns those that differ."""
-        query = (
-            select(peer_statements)
-            .where(peer_statements.c.state == WAITING)
-            .order_by(peer_statements.c.position)
-            .limit(WAITING_READ_MAX)
-        )
-        differing = []
+        """Compares one of each peer's statements that wait with our books; returns those that differ.
+
+        It reads the books before it writes: however many statements a peer sends, payments wait for none.
+        """
+        columns = peer_statements.c
+        query = select(columns.server).where(columns.state == WAITING).distinct()
         async with self._database.read() as work:
-            if (await work.execute(query.limit(1))).first() is None:
-                return []
+            servers = list((await work.execute(query)).scalars())
+        shown = [await self._compare_one(ServerName(server)) for server in servers]
+        return [differing for differing in shown if differing is not None]
+
+    async def _compare_one(self, server: ServerName) -> StatementShown | None:
+        columns = peer_statements.c
+        of_server = (columns.server == server, columns.state == WAITING)
+        query = select(peer_statements).where(*of_server).order_by(columns.position.desc()).limit(WAITING_MAX)
+        async with self._database.read() as work:
+            rows = (await work.execute(query)).all()[::-1]
+            compared = await _first_compared(work, rows)
+        if not rows:
+            return None
         async with self._database.begin() as work:
-            for row in (await work.execute(query)).all():
-                shown = _shown(row)
-                theirs = shown.statement
-                ours = await _statement(
-                    work, shown.server, theirs.currency, from_ms=theirs.from_ms, to_ms=theirs.to_ms
-                )
-                if ours is None:
-                    continue
-                agrees = (ours.paid, ours.received) == (theirs.received, theirs.paid)
-                state = AGREED if agrees else DIFFERS
+            await work.execute(delete(peer_statements).where(*of_server, columns.position < rows[0].position))
+            if compared is not None:
+                row, state = compared
                 await work.execute(
-                    update(peer_statements)
-                    .where(peer_statements.c.position == row.position)
-                    .values(state=state)
+                    update(peer_statements).where(columns.position == row.position).values(state=state)
                 )
-                if not agrees:
-                    differing.append(shown)
             await work.commit()
-        return differing
+        return _shown(row) if compared is not None and state == DIFFERS else None
 
     async def last(self, server: ServerName, *, limit: int = 20) -> list[StatementShown]:
         """The newest statements of either side."""
@@ -139,6 +138,19 @@ class Statements:
         )
         async with self._database.read() as work:
             return [_shown(row) for row in await work.execute(query)]
+
+
+async def _first_compared(work: UnitOfWork, rows: Sequence[Row[Any]]) -> tuple[Row[Any], str] | None:
+    """The first one in whose period nothing is under way, and what came of it."""
+    for row in rows:
+        theirs = _shown(row).statement
+        ours = await _statement(
+            work, ServerName(row.server), theirs.currency, from_ms=theirs.from_ms, to_ms=theirs.to_ms
+        )
+        if ours is not None:
+            agrees = (ours.paid, ours.received) == (theirs.received, theirs.paid)
+            return row, AGREED if agrees else DIFFERS
+    return None
 
 
 async def _statement(

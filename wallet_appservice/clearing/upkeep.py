@@ -14,7 +14,7 @@ from appservices.chassis.database import Database
 from appservices.chassis.links.protocol import StopReason
 from appservices.chassis.links.storage import item_write
 from appservices.chassis.links.switchboard import Switchboard
-from appservices.vocabulary.ids import ServerName, TransferId
+from appservices.vocabulary.ids import ServerName, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.clearing.items import Inquire
 from wallet_appservice.clearing.operator_news import OperatorNews
@@ -84,7 +84,7 @@ class ClearingUpkeep:
         )
         async with self._database.read() as work:
             rows = (await work.execute(query)).all()
-        asked = set()
+        asked: dict[UserId, None] = {}
         for row in rows:
             peer = await self._peers.one(ServerName(row.server))
             link = self._switchboard.known(peer.user_id) if peer is not None else None
@@ -105,7 +105,7 @@ class ClearingUpkeep:
                     work.after_commit(self._on_commit)
                 if can_ask and peer is not None and changed.rowcount:
                     await work.apply([item_write(peer.user_id, Inquire(id=TransferId(row.id)).item())])
-                    asked.add(peer.user_id)
+                    asked[peer.user_id] = None
                 await work.commit()
         for user in asked:
             self._switchboard.wake(user)

@@ -50,9 +50,11 @@ logger = logging.getLogger(__name__)
 ACK_SECONDS: Final = 0.05
 """How long an acknowledgement waits for a message that it can ride on."""
 ASK_SECONDS: Final = 1.0
-"""Between two requests for the same missing message."""
+"""Between two requests for the same missing message; doubled up to PAUSE_SECONDS_MAX until one comes."""
 RESEND_SECONDS: Final = 1.0
-"""Between two answers to such requests."""
+"""Between two answers to such requests; doubled up to PAUSE_SECONDS_MAX until one is acknowledged. So a peer
+that claims and asks for ever costs us next to nothing."""
+PAUSE_SECONDS_MAX: Final = 60.0
 PING_SECONDS: Final = 3.0
 """After which the peer is asked whether it got what it does not acknowledge; doubled up to the next one."""
 PING_SECONDS_MAX: Final = 300.0
@@ -62,6 +64,8 @@ IDLE_SECONDS: Final = 2.0
 RETRY_SECONDS_MAX: Final = 30.0
 FLOOD_MESSAGES_MAX: Final = 400
 FLOOD_SECONDS: Final = 10.0
+TIME_RESERVED_MS: Final = 60_000
+"""How far ahead of what was said the time is written down below which nothing is said after a restart."""
 """More messages than that within FLOOD_SECONDS are dropped unread; what was true comes again."""
 
 
@@ -93,19 +97,22 @@ class Link:
         self._early: dict[int, Message] = {}
         self._counts: Counter[str] = Counter()
         self._recent: deque[float] = deque()
-        self._last_at_ms = 0
+        self._last_at_ms = link.said_until_ms
         # What is to be done, by the loop's clock.
         self._ack_due_at: float | None = None
         self._ask_at: float | None = None
-        self._asked_at = 0.0
+        self._ask_seconds = ASK_SECONDS
         self._resend_from: int | None = link.outgoing.acked + 1 if _unacked(link.outgoing) else None
         self._resend_first_time = True
-        self._resent_at = 0.0
+        self._resend_at = 0.0
+        self._resend_seconds = RESEND_SECONDS
         self._ping_at: float | None = None
         self._ping_seconds = PING_SECONDS
         self._wants_ack = False
         self._stopped_note_at: float | None = 0.0 if link.state == stored.STOPPED else None
         self._heard_written_ms = link.heard_at_ms
+        self._owed_since_ms = max(link.heard_at_ms, link.created_at_ms)
+        """When the peer last acknowledged something, or was first sent something that it has not."""
 
     @property
     def peer(self) -> UserId:
@@ -118,10 +125,9 @@ class Link:
 
     @property
     def silent_ms(self) -> int:
-        """For how long the peer has left something unacknowledged; 0 when all is."""
-        if not _unacked(self._link.outgoing):
-            return 0
-        return max(0, self._clock() - max(self._link.heard_at_ms, self._link.created_at_ms))
+        """For how long the peer has acknowledged nothing of what it owes us; 0 when it owes nothing. Whatever
+        else it says does not count."""
+        return max(0, self._clock() - self._owed_since_ms) if _unacked(self._link.outgoing) else 0
 
     def wake(self) -> None:
         """To be called after a commit that may have left items waiting, and when the road has changed."""
@@ -247,6 +253,7 @@ class Link:
             await self.stop(refused.reason, refused.detail)
             return False
         self._link = replace(self._link, incoming=now)
+        self._ask_at, self._ask_seconds = None, ASK_SECONDS
         self._owe_ack()
         return True
 
@@ -261,7 +268,6 @@ class Link:
                 return
         for seq in [seq for seq in self._early if seq <= self._link.incoming.seq]:
             del self._early[seq]
-        self._ask_at = None
         if self._early:
             self._ask()
 
@@ -312,7 +318,8 @@ class Link:
         self._link = replace(
             self._link, outgoing=replace(before, acked=outgoing.acked, acked_at_ms=outgoing.acked_at_ms)
         )
-        self._ping_seconds = PING_SECONDS
+        self._owed_since_ms = self._clock()
+        self._ping_seconds, self._resend_seconds = PING_SECONDS, RESEND_SECONDS
         self._ping_at = self._now() + PING_SECONDS if _unacked(self._link.outgoing) else None
         self._wake.set()
 
@@ -324,7 +331,7 @@ class Link:
     def _ask(self) -> None:
         if self._ask_at is None:
             # What is missing is mostly on its way; a moment later it would have been asked for in vain.
-            self._ask_at = max(self._now() + ACK_SECONDS, self._asked_at + ASK_SECONDS)
+            self._ask_at = self._now() + ACK_SECONDS
         self._wake.set()
 
     def _answer_that_stopped(self) -> None:
@@ -407,6 +414,7 @@ class Link:
                 if _unacked(self._link.outgoing):
                     # What may not have gone goes again as it would have gone.
                     self._resend_from, self._resend_first_time = self._link.outgoing.acked + 1, True
+                    self._resend_at = 0.0
                 pause_seconds = retry_seconds
                 retry_seconds = min(2 * retry_seconds, RETRY_SECONDS_MAX)
             except ItemsTaken:
@@ -461,7 +469,7 @@ class Link:
     def _pause(self) -> float:
         moments = [moment for moment in (self._ack_due_at, self._ask_at, self._ping_at) if moment is not None]
         if self._resend_from is not None:
-            moments.append(self._resent_at + RESEND_SECONDS)
+            moments.append(self._resend_at)
         return max(0.0, min([IDLE_SECONDS, *(moment - self._now() for moment in moments)]))
 
     async def _send_next(self) -> bool:
@@ -473,7 +481,7 @@ class Link:
         items = tuple(json.loads(text) for _position, text in taken)
         before = self._link.outgoing
         seq = before.seq + 1
-        message = replace(self._note(), seq=seq, prev=before.chain, items=items, sent=seq)
+        message = replace(await self._note(), seq=seq, prev=before.chain, items=items, sent=seq)
         content = signed_content(message, self._key)
         now = replace(before, seq=seq, chain=next_chain(before.chain, seq, items))
         await self._storage.take(
@@ -482,6 +490,8 @@ class Link:
         )
         # An acknowledgement may have come meanwhile.
         current = self._link.outgoing
+        if not _unacked(current):
+            self._owed_since_ms = self._clock()
         self._link = replace(self._link, outgoing=replace(current, seq=now.seq, chain=now.chain))
         self._ack_due_at = None
         if self._ping_at is None:
@@ -490,10 +500,11 @@ class Link:
         return True
 
     async def _resend_what_was_asked(self) -> None:
-        if self._resend_from is None or self._now() < self._resent_at + RESEND_SECONDS:
+        if self._resend_from is None or self._now() < self._resend_at:
             return
         first, self._resend_from = max(self._resend_from, self._link.outgoing.acked + 1), None
-        self._resent_at = self._now()
+        self._resend_at = self._now() + self._resend_seconds
+        self._resend_seconds = min(2 * self._resend_seconds, PAUSE_SECONDS_MAX)
         messages = await self._storage.unacknowledged(
             self.peer, epoch=self._link.outgoing.epoch, first=first, limit=WINDOW_MESSAGES_MAX
         )
@@ -516,7 +527,9 @@ class Link:
         resend_from = None
         if asks:
             resend_from = self._link.incoming.seq + 1
-            self._asked_at, self._ask_at = now, None
+            # Until it has come, it is asked for again.
+            self._ask_seconds = min(2 * self._ask_seconds, PAUSE_SECONDS_MAX)
+            self._ask_at = now + self._ask_seconds
         if pings:
             self._ping_seconds = min(2 * self._ping_seconds, PING_SECONDS_MAX)
             self._ping_at = now + self._ping_seconds if _unacked(self._link.outgoing) else None
@@ -525,29 +538,36 @@ class Link:
         self._ack_due_at = None
         if asks or pings or acks:
             await self._send_note(resend_from=resend_from, wants_ack=pings)
-        if asks:
-            # Until it has come, it is asked for again.
-            self._ask_at = now + ASK_SECONDS * 2
 
     async def _send_note(
         self, *, resend_from: int | None = None, wants_ack: bool = False, stopped: str = ""
     ) -> None:
-        note = replace(self._note(), resend_from=resend_from, wants_ack=wants_ack, stopped=stopped)
+        note = replace(await self._note(), resend_from=resend_from, wants_ack=wants_ack, stopped=stopped)
         await self._send(signed_content(note, self._key), seq=0, attempt=str(note.at_ms))
 
-    def _note(self) -> Message:
+    async def _note(self) -> Message:
         """What every message says, as of now."""
+        at_ms = await self._time()
         outgoing, incoming = self._link.outgoing, self._link.incoming
-        self._last_at_ms = max(self._clock(), self._last_at_ms + 1)
         return Message(
             sender=self._own_user,
             to=self.peer,
             epoch=outgoing.epoch,
-            at_ms=self._last_at_ms,
+            at_ms=at_ms,
             ack_epoch=incoming.epoch,
             ack=incoming.seq,
             sent=outgoing.seq,
         )
+
+    async def _time(self) -> int:
+        """The time of the next message. It never goes back, whatever clock and process do: of two messages
+        the later one counts."""
+        self._last_at_ms = max(self._clock(), self._last_at_ms + 1)
+        if self._last_at_ms > self._link.said_until_ms:
+            until_ms = self._last_at_ms + TIME_RESERVED_MS
+            await self._storage.write([stored.said_until_write(self.peer, until_ms)])
+            self._link = replace(self._link, said_until_ms=until_ms)
+        return self._last_at_ms
 
     async def _send(self, content: Mapping[str, Any], *, seq: int, attempt: str = "") -> None:
         epoch = str(self._link.outgoing.epoch)

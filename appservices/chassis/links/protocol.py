@@ -8,6 +8,7 @@ the hash of all before it, so one that was changed, left out or numbered anew do
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +33,7 @@ which a homeserver keeps only the last ones."""
 AHEAD_MESSAGES_MAX: Final = 4 * WINDOW_MESSAGES_MAX
 """A message further ahead than this is not kept; it will be asked for."""
 NUMBER_MAX: Final = 2**53 - 1
+_REASON: Final = re.compile(r"[a-z_]{1,64}")
 
 
 class StopReason(StrEnum):
@@ -235,8 +237,9 @@ def read_message(content: Mapping[str, Any], *, sender: UserId) -> Message:
     if not isinstance(to, str) or not is_user_id(to):
         raise MessageUnreadable("it is addressed to nobody")
     stopped = content.get("stopped", "")
-    if not isinstance(stopped, str) or len(stopped) > 64:
-        raise MessageUnreadable("“stopped” is no short text")
+    if not isinstance(stopped, str) or (stopped and _REASON.fullmatch(stopped) is None):
+        # It is shown to operators, so it must be no more than a name.
+        raise MessageUnreadable("“stopped” is no reason")
     message: dict[str, Any] = {
         "sender": sender,
         "to": UserId(to),

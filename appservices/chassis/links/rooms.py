@@ -103,8 +103,8 @@ class LinkRooms:
         async with self._lock(link.peer):
             link = await self._storage.one(link.peer) or link
             earlier = link.room_id
-            await self._join(link, room_id)
-            if earlier is not None and earlier != room_id:
+            has_joined = await self._join(link, room_id)
+            if has_joined and earlier is not None and earlier != room_id:
                 await self._keep_one_earlier(link.peer, earlier)
 
     def peer_joined(self, peer: UserId, room_id: RoomId) -> None:
@@ -161,13 +161,21 @@ class LinkRooms:
             logger.info("%s could not be invited to %s: %s", link.peer, room_id, problem)
             presence.look_at = 0.0
 
-    async def _join(self, link: StoredLink, room_id: RoomId) -> None:
+    async def _join(self, link: StoredLink, room_id: RoomId) -> bool:
         intent = self._intent()
         await intent.join(room_id, via=[server_of(link.peer)])
-        await intent.send_state(room_id, KEYS, self._published_keys()["content"], state_key=self._own_user)
+        try:
+            content = self._published_keys()["content"]
+            await intent.send_state(room_id, KEYS, content, state_key=self._own_user)
+        except MatrixRefused as refused:
+            # The peer keeps us from being believed there: a room of ours will do.
+            logger.warning("%s invites us to a room where we can't show our keys: %s", link.peer, refused)
+            await self._leave(room_id)
+            return False
         # Whoever invited us may have left since: that is looked at, not assumed.
         self._presence(link.peer, room_id)
         await self._set_room(link, room_id, is_ours=False)
+        return True
 
     async def _keep_one_earlier(self, peer: UserId, earlier: RoomId) -> None:
         """A peer that invites us to one room after the other does not fill our homeserver with them."""
@@ -175,10 +183,13 @@ class LinkRooms:
         self._earlier[peer] = earlier
         if before is None or before in (earlier, self._presences[peer].room_id):
             return
+        await self._leave(before)
+
+    async def _leave(self, room_id: RoomId) -> None:
         try:
-            await self._intent().leave(before)
+            await self._intent().leave(room_id)
         except MatrixRefused as refused:
-            logger.info("room %s was left already: %s", before, refused)
+            logger.info("room %s was left already: %s", room_id, refused)
 
     async def _forget(self, link: StoredLink) -> None:
         self._presences.pop(link.peer, None)

@@ -69,6 +69,7 @@ _SET_STATE: Final = (
     )
 )
 _SET_WISH: Final = update(links).where(_OF_PEER).values(wish=bindparam("new_wish"))
+_SET_SAID_UNTIL: Final = update(links).where(_OF_PEER).values(said_until_ms=bindparam("new_at_ms"))
 _SET_HEARD: Final = update(links).where(_OF_PEER).values(heard_at_ms=bindparam("new_at_ms"))
 
 
@@ -90,6 +91,8 @@ class StoredLink:
     heard_at_ms: int
     """When the peer's last message came, 0 for never."""
     created_at_ms: int
+    said_until_ms: int = 0
+    """No message of ours says a later time than this one."""
     items_waiting: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -138,6 +141,7 @@ def link_write(link: StoredLink) -> Write:
             "in_floor": link.incoming.floor,
             "heard_at_ms": link.heard_at_ms,
             "created_at_ms": link.created_at_ms,
+            "said_until_ms": link.said_until_ms,
         },
     )
 
@@ -222,6 +226,10 @@ def state_write(peer: UserId, state: str, *, reason: str = "", detail: str = "",
 def wish_write(peer: UserId, wish: str) -> Write:
     """What the operator wants of a link; the service that runs, or runs next, does it."""
     return Write(_SET_WISH, {"of_peer": peer, "new_wish": wish})
+
+
+def said_until_write(peer: UserId, at_ms: int) -> Write:
+    return Write(_SET_SAID_UNTIL, {"of_peer": peer, "new_at_ms": at_ms})
 
 
 def heard_write(peer: UserId, at_ms: int) -> Write:
@@ -395,6 +403,7 @@ def _stored(row: Row[Any], *, items_waiting: int = 0, counts: Mapping[str, int] 
         incoming=Incoming(row.in_epoch, row.in_seq, row.in_chain, row.in_floor),
         heard_at_ms=row.heard_at_ms,
         created_at_ms=row.created_at_ms,
+        said_until_ms=row.said_until_ms,
         items_waiting=items_waiting,
         counts=counts or {},
     )

@@ -33,6 +33,8 @@ links = Table(
     Column("in_floor", BigInteger, nullable=False),
     Column("heard_at_ms", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
+    # No message of ours says a later time.
+    Column("said_until_ms", BigInteger, nullable=False),
 )
 
 link_items = Table(
