@@ -175,6 +175,7 @@ def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets links do in a test's time what takes them seconds and minutes."""
     for name, seconds in {
         "ACK_SECONDS": 0.005,
+        "ACK_AGAIN_SECONDS": 0.02,
         "ASK_SECONDS": 0.02,
         "RESEND_SECONDS": 0.02,
         "PAUSE_SECONDS_MAX": 0.1,

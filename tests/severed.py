@@ -127,7 +127,7 @@ class Payer:
     def __init__(self, stack: Stack, user: MatrixUser, token: str) -> None:
         self.stack = stack
         self.user = user
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self.headers = {"Authorization": f"Bearer {token}"}
 
     @property
     def user_id(self) -> str:
@@ -154,7 +154,7 @@ class Payer:
         }
         url = f"{self.stack.web_url}/_weft/wallet/v1/payments"
         try:
-            async with httpx.AsyncClient(timeout=seconds_max, headers=self._headers) as client:
+            async with httpx.AsyncClient(timeout=seconds_max, headers=self.headers) as client:
                 answer = await client.post(url, json=body)
         except httpx.HTTPError:
             return "unknown"

@@ -265,6 +265,22 @@ async def test_a_peer_that_claims_what_never_comes_is_asked_ever_more_rarely(
     assert 0 < sum("resend_from" in content for content in b.sent) <= 6
 
 
+async def test_a_peer_that_wants_the_same_acknowledged_again_and_again_is_not_answered_each_time(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = sides
+    await a.say(*numbered(1))
+    await until(lambda: len(b.applied) == 1 and a.link.silent_ms == 0)
+    monkeypatch.setattr(link_module, "ACK_AGAIN_SECONDS", 0.2)
+    said = len(b.sent)
+    wanting = signed_content(replace(message_of(a, []), seq=None, sent=1, wants_ack=True), a.key)
+    for _ in range(50):
+        await b.link.receive(wanting, done=NOTHING)
+        await asyncio.sleep(0.01)
+    await until(lambda: len(b.sent) > said)
+    assert len(b.sent) - said < 25
+
+
 async def test_a_peer_that_only_chatters_is_silent(sides: tuple[Side, Side]) -> None:
     a, b = sides
     await a.say(*numbered(1))

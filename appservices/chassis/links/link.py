@@ -24,6 +24,7 @@ from appservices.chassis.links.feature import ItemsRefused, LinkFeature, Road
 from appservices.chassis.links.protocol import (
     AHEAD_MESSAGES_MAX,
     WINDOW_MESSAGES_MAX,
+    Incoming,
     Message,
     MessageUnreadable,
     Outgoing,
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 ACK_SECONDS: Final = 0.05
 """How long an acknowledgement waits for a message that it can ride on."""
+ACK_AGAIN_SECONDS: Final = 2.0
+"""Between two notes that acknowledge the same, however often the peer wants one."""
 ASK_SECONDS: Final = 1.0
 """Between two requests for the same missing message; doubled up to PAUSE_SECONDS_MAX until one comes."""
 RESEND_SECONDS: Final = 1.0
@@ -100,6 +103,7 @@ class Link:
         self._last_at_ms = link.said_until_ms
         # What is to be done, by the loop's clock.
         self._ack_due_at: float | None = None
+        self._ack_said: tuple[Incoming, float] | None = None
         self._ask_at: float | None = None
         self._ask_seconds = ASK_SECONDS
         self._resend_from: int | None = link.outgoing.acked + 1 if _unacked(link.outgoing) else None
@@ -325,6 +329,8 @@ class Link:
 
     def _owe_ack(self, *, now: bool = False) -> None:
         due_at = self._now() + (0 if now else ACK_SECONDS)
+        if self._ack_said is not None and self._ack_said[0] == self._link.incoming:
+            due_at = max(due_at, self._ack_said[1] + ACK_AGAIN_SECONDS)
         self._ack_due_at = due_at if self._ack_due_at is None else min(due_at, self._ack_due_at)
         self._wake.set()
 
@@ -549,6 +555,7 @@ class Link:
         """What every message says, as of now."""
         at_ms = await self._time()
         outgoing, incoming = self._link.outgoing, self._link.incoming
+        self._ack_said = incoming, self._now()
         return Message(
             sender=self._own_user,
             to=self.peer,
