@@ -300,6 +300,22 @@ class MomentsSection(Section):
     database: DatabaseUrl = Field(
         default="sqlite:///moments.db", description="sqlite:///FILE or postgresql://USER@HOST/NAME."
     )
+    signing_key_file: str = Field(
+        default="keys/moments.signing.key",
+        description="The Ed25519 key that signs what is told to other homeservers.",
+    )
+    blocked_servers: tuple[str, ...] = Field(
+        default=(), description="Homeservers with which no Moments are exchanged."
+    )
+
+    @field_validator("blocked_servers", mode="before")
+    @classmethod
+    def _blocked_servers(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(item, str) and is_server_name(item) for item in value
+        ):
+            raise ValueError('a list of server names, such as ["example.org"]')
+        return tuple(value)
 
 
 class LogSection(Section):

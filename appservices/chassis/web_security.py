@@ -69,6 +69,7 @@ def page_policy(frame_ancestors: tuple[str, ...]) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self'",
+            "media-src 'self'",
             "font-src 'self'",
             "connect-src 'self'",
             "form-action 'self'",

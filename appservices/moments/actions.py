@@ -31,7 +31,8 @@ from appservices.moments.records import (
     Part,
     checked,
 )
-from appservices.moments.rules import Audience, Circles, may_see, may_see_of
+from appservices.moments.rules import Audience, Circles, may_see
+from appservices.moments.viewing import shows
 from appservices.vocabulary.ids import EventId, OutboxId, UserId, derived_id
 from appservices.vocabulary.languages import _, known
 
@@ -331,7 +332,7 @@ class Actions:
         return (
             comment is not None
             and comment.moment_id == moment.moment_id
-            and may_see_of(circles, moment.post, comment.maker, viewer, now_ms=self.clock())
+            and shows(circles, moment, comment, viewer, now_ms=self.clock())
         )
 
     async def _commit(self, work: UnitOfWork, writes: Sequence[Write], also: Sequence[Write]) -> None:

@@ -28,6 +28,7 @@ from appservices.chassis.homeserver import MatrixRefused, MatrixUnavailable
 from appservices.chassis.outbox import REDACTION, Outgoing
 from appservices.chassis.tables import outbox
 from appservices.moments import store
+from appservices.moments.across import Across
 from appservices.moments.contacts import ContactBook
 from appservices.moments.feed_messages import NameOf, comment_message, likes_message, moment_message
 from appservices.moments.records import Content, MomentId, Part
@@ -77,6 +78,7 @@ class Distribution:
         *,
         names_of: NamesOf,
         is_private: Callable[[RoomId, UserId], Awaitable[bool]],
+        across: Across,
         sheet_of: SheetOf,
         language_of: LanguageOf,
         clock: Clock,
@@ -89,6 +91,7 @@ class Distribution:
         self._viewing = viewing
         self._names_of = names_of
         self._is_private = is_private
+        self._across = across
         self._sheet_of = sheet_of
         self._language_of = language_of
         self._clock = clock
@@ -229,7 +232,9 @@ class Distribution:
                 if may_see(circles, moment.post, viewer, now_ms=self._clock()):
                     seen = seen_by(circles, moment, threads, viewer, now_ms=self._clock())
                     wanted[viewer] = await self._messages(circles, seen, viewer, first_event, entries)
+        told = self._across.wanted(moment, threads, circles)
         async with self._database.begin() as work:
+            await self._across.settle(work, moment_id, told)
             for viewer, room in rooms.items():
                 await self._settle(work, moment_id, viewer, room, wanted.get(viewer, {}), entries)
             await work.execute(delete(due).where(due.c.moment_id == moment_id, due.c.position <= last))

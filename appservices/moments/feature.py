@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from appservices.chassis.commands import CommandRouter
 from appservices.chassis.database import Database
 from appservices.chassis.homeserver import ONCE, MatrixRefused
 from appservices.chassis.intents import Profile
+from appservices.chassis.links.switchboard import Switchboard
 from appservices.chassis.service import Service
 from appservices.moments import store
+from appservices.moments.across import Across
 from appservices.moments.actions import Actions
 from appservices.moments.commands import MomentsCommands
 from appservices.moments.contacts import ContactBook
@@ -25,8 +28,9 @@ from appservices.moments.pictures import Pictures
 from appservices.moments.room import MomentsRoom, welcome_write
 from appservices.moments.viewing import Viewing
 from appservices.vocabulary.events import CONTACTS_PATH, FUNCTIONAL_MEMBERS, MOMENTS_ROOM_TYPE
-from appservices.vocabulary.ids import RoomId, UserId, server_of
+from appservices.vocabulary.ids import RoomId, ServerName, UserId, server_of
 from appservices.vocabulary.languages import speaking
+from appservices.vocabulary.signing import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,17 @@ class Moments:
     pictures: Pictures
     names: Names
 
+    async def user_exists(self, user: UserId) -> bool:
+        return await self.service.device.intent.profile(user) is not None
+
+    async def set_cover(self, person: UserId, upload_id: str) -> None:
+        """Takes a picture that the person has uploaded as the cover of their page; none, if it is none."""
+        async with self.actions.database.begin() as work:
+            part = (await store.uploads_of(work, person, [upload_id])).get(upload_id)
+            await store.set_author(work, person, cover="" if part is None else json.dumps(part.to_json()))
+            await work.apply([store.forget_upload_write(upload_id)])
+            await work.commit()
+
     async def run(self) -> None:
         """Keeps circles right and brings Moments where they belong, until cancelled."""
         await self.service.until_ready()
@@ -49,8 +64,17 @@ class Moments:
             tasks.create_task(self.distribution.run())
 
 
-def build_moments(service: Service, database: Database, *, language_of: LanguageOf, clock: Clock) -> Moments:
-    """Gives the service its commands, its rooms and its events; to be called before it starts."""
+def build_moments(
+    service: Service,
+    database: Database,
+    *,
+    signing_key: SigningKey,
+    blocked_servers: frozenset[ServerName],
+    language_of: LanguageOf,
+    clock: Clock,
+) -> Moments:
+    """Gives the service its commands, rooms, events and links, whose messages the key signs; to be called
+    before it starts."""
     own_user = service.identity.user_id
     service_users = frozenset(service.identity.service_users)
 
@@ -86,12 +110,26 @@ def build_moments(service: Service, database: Database, *, language_of: Language
     pictures = Pictures(database, HomeserverMedia(lambda: service.device.intent))
     viewing = Viewing(database, contacts, clock=clock)
     actions = Actions(database, contacts, clock=clock, on_commit=due)
+    across = Across(
+        database, contacts, own_user=own_user, clock=clock, on_commit=due, blocked=blocked_servers
+    )
+    switchboard = Switchboard(
+        own_user,
+        database=database,
+        key=signing_key,
+        feature=across,
+        intent=lambda: service.device.intent,
+        clock=clock,
+    )
+    across.wake = switchboard.wake
+    service.use_links(switchboard)
     distribution = Distribution(
         database,
         contacts,
         viewing,
         names_of=names.name_of,
         is_private=is_private,
+        across=across,
         sheet_of=pictures.sheet,
         language_of=language_of,
         clock=clock,

@@ -6,6 +6,8 @@ what does not fit is a ContentUnreadable with one sentence.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ TAG_LENGTH_MAX: Final = 40
 TAGS_MAX: Final = 50
 PIXELS_MAX: Final = 100_000
 """Of one side, as a description says."""
+_MARK_BYTES: Final = 9
 _MXC: Final = re.compile(r"mxc://[^/\s]{1,255}/[A-Za-z0-9_-]{1,255}")
 _PART_ID: Final = re.compile(r"[0-9a-f]{32}")
 PICTURE, VIDEO = "picture", "video"
@@ -186,10 +189,42 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """To whom what somebody made may be shown, as the other server says: people by name, or by marks that
+    tell only whom one knows already."""
+
+    people: frozenset[UserId] = frozenset()
+    marks: frozenset[str] = frozenset()
+
+    def to_json(self) -> str:
+        return json.dumps({"people": sorted(self.people), "marks": sorted(self.marks)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Shown | None:
+        """What `to_json` wrote; None for nothing, where no other server has said anything."""
+        if not text:
+            return None
+        value = json.loads(text)
+        return cls(frozenset(UserId(person) for person in value["people"]), frozenset(value["marks"]))
+
+    def includes(self, moment_id: MomentId, person: UserId) -> bool:
+        return person in self.people or mark(moment_id, person) in self.marks
+
+
+def mark(moment_id: MomentId, person: UserId) -> str:
+    """A contact of somebody who likes a Moment, as their server names them to the author's server: whom that
+    server does not have in the Moment's audience anyway it learns nothing of, short of guessing."""
+    digest = hashlib.sha256(f"dev.weft.moments contact\n{moment_id}\n{person}".encode()).digest()
+    return base64.urlsafe_b64encode(digest[:_MARK_BYTES]).decode()
+
+
+@dataclass(frozen=True, slots=True)
 class Like:
     moment_id: MomentId
     maker: UserId
     at_ms: int
+    shown_to: Shown | None = None
+    """Of one that came from another server: to whom it may be shown here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +235,8 @@ class Comment:
     text: str
     at_ms: int
     answers: CommentId | None = None
+    shown_to: Shown | None = None
+    """Of one that came from another server: to whom it may be shown here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from appservices.moments.records import (
     Moment,
     MomentId,
     Part,
+    Shown,
     Threads,
     audience_json,
     read_audience,
@@ -73,6 +74,28 @@ _DELETE_COMMENTS: Final = (
     .where(comments.c.moment_id == bindparam("of_moment"), comments.c.deleted_at_ms.is_(None))
     .values(text="", deleted_at_ms=bindparam("new_at_ms"))
 )
+_SET_LIKE_SHOWN: Final = (
+    update(likes)
+    .where(likes.c.moment_id == bindparam("of_moment"), likes.c.maker == bindparam("of_maker"))
+    .values(shown_to=bindparam("new_shown_to"))
+)
+_SET_COMMENT_SHOWN: Final = (
+    update(comments)
+    .where(comments.c.comment_id == bindparam("of_comment"))
+    .values(shown_to=bindparam("new_shown_to"))
+)
+_SET_COPY: Final = (
+    update(moments)
+    .where(moments.c.moment_id == bindparam("of_moment"))
+    .values(
+        content=bindparam("new_content"),
+        audience=bindparam("new_audience"),
+        window=bindparam("new_window"),
+        edited_at_ms=bindparam("new_edited_at_ms"),
+    )
+)
+_FORGET_MOMENT: Final = delete(moments).where(moments.c.moment_id == bindparam("of_moment"))
+_FORGET_COMMENTS: Final = delete(comments).where(comments.c.moment_id == bindparam("of_moment"))
 _FORGET_UPLOAD: Final = delete(uploads).where(uploads.c.upload_id == bindparam("of_upload"))
 
 
@@ -143,7 +166,7 @@ async def threads_of(work: UnitOfWork, ids: Sequence[MomentId]) -> Threads:
         for row in await work.execute(
             select(likes).where(likes.c.moment_id.in_(part)).order_by(likes.c.at_ms, likes.c.maker)
         ):
-            like = Like(MomentId(row.moment_id), UserId(row.maker), row.at_ms)
+            like = _like(row)
             found_likes.setdefault(like.moment_id, []).append(like)
         for row in await work.execute(
             select(comments)
@@ -256,7 +279,7 @@ async def room_of(work: UnitOfWork, person: UserId) -> RoomId | None:
 
 async def like_by_event(work: UnitOfWork, event_id: EventId) -> Like | None:
     row = (await work.execute(select(likes).where(likes.c.event_id == event_id))).first()
-    return None if row is None else Like(MomentId(row.moment_id), UserId(row.maker), row.at_ms)
+    return None if row is None else _like(row)
 
 
 async def comment_by_event(work: UnitOfWork, event_id: EventId) -> Comment | None:
@@ -274,6 +297,18 @@ async def uploads_of(work: UnitOfWork, person: UserId, ids: Sequence[str]) -> di
         select(uploads).where(uploads.c.user_id == person, uploads.c.upload_id.in_(list(ids)))
     )
     return {row.upload_id: Part.from_json(json.loads(row.part)) for row in rows}
+
+
+async def oldest_uploads(work: UnitOfWork, person: UserId, *, beyond: int) -> list[str]:
+    """The person's uploads without the newest so many."""
+    rows = await work.execute(
+        select(uploads.c.upload_id)
+        .where(uploads.c.user_id == person)
+        .order_by(uploads.c.at_ms.desc())
+        .offset(beyond)
+        .limit(_KEYS_MAX)
+    )
+    return [str(upload_id) for (upload_id,) in rows]
 
 
 async def cover_of(work: UnitOfWork, person: UserId) -> Part | None:
@@ -347,13 +382,13 @@ def delete_writes(moment_id: MomentId, *, now_ms: int) -> list[Write]:
     ]
 
 
-def like_writes(like: Like, *, event_id: EventId | None, shown_to: str = "") -> list[Write]:
+def like_writes(like: Like, *, event_id: EventId | None) -> list[Write]:
     row = {
         "moment_id": like.moment_id,
         "maker": like.maker,
         "at_ms": like.at_ms,
         "event_id": event_id,
-        "shown_to": shown_to,
+        "shown_to": "" if like.shown_to is None else like.shown_to.to_json(),
     }
     return [Write(_INSERT_LIKE, row), due_write(like.moment_id)]
 
@@ -362,7 +397,7 @@ def unlike_writes(moment_id: MomentId, maker: UserId) -> list[Write]:
     return [Write(_DELETE_LIKE, {"of_moment": moment_id, "of_maker": maker}), due_write(moment_id)]
 
 
-def comment_writes(comment: Comment, *, event_id: EventId | None, shown_to: str = "") -> list[Write]:
+def comment_writes(comment: Comment, *, event_id: EventId | None) -> list[Write]:
     row = {
         "comment_id": comment.comment_id,
         "moment_id": comment.moment_id,
@@ -372,7 +407,7 @@ def comment_writes(comment: Comment, *, event_id: EventId | None, shown_to: str 
         "at_ms": comment.at_ms,
         "event_id": event_id,
         "deleted_at_ms": None,
-        "shown_to": shown_to,
+        "shown_to": "" if comment.shown_to is None else comment.shown_to.to_json(),
     }
     return [Write(_INSERT_COMMENT, row), due_write(comment.moment_id)]
 
@@ -381,6 +416,41 @@ def delete_comment_writes(comment: Comment, *, now_ms: int) -> list[Write]:
     return [
         Write(_DELETE_COMMENT, {"of_comment": comment.comment_id, "new_at_ms": now_ms}),
         due_write(comment.moment_id),
+    ]
+
+
+def shown_to_writes(made: Like | Comment) -> list[Write]:
+    """Another server says anew to whom it may be shown."""
+    text = "" if made.shown_to is None else made.shown_to.to_json()
+    if isinstance(made, Like):
+        of = {"of_moment": made.moment_id, "of_maker": made.maker, "new_shown_to": text}
+        return [Write(_SET_LIKE_SHOWN, of), due_write(made.moment_id)]
+    named = {"of_comment": made.comment_id, "new_shown_to": text}
+    return [Write(_SET_COMMENT_SHOWN, named), due_write(made.moment_id)]
+
+
+def copy_writes(moment: Moment, *, is_known: bool) -> list[Write]:
+    """A Moment of another server as that server has it now."""
+    if not is_known:
+        return moment_writes(moment)
+    new = {
+        "of_moment": moment.moment_id,
+        "new_content": content_json(moment.content),
+        "new_audience": audience_json(moment.audience),
+        "new_window": moment.window.value,
+        "new_edited_at_ms": moment.edited_at_ms,
+    }
+    return [Write(_SET_COPY, new), due_write(moment.moment_id)]
+
+
+def forget_writes(moment_id: MomentId) -> list[Write]:
+    """A Moment of another server that is for nobody here any more: it may come again."""
+    of = {"of_moment": moment_id}
+    return [
+        Write(_FORGET_MOMENT, of),
+        Write(_DELETE_LIKES, of),
+        Write(_FORGET_COMMENTS, of),
+        due_write(moment_id),
     ]
 
 
@@ -426,6 +496,10 @@ def _moment(row: Row[Any]) -> Moment:
     )
 
 
+def _like(row: Row[Any]) -> Like:
+    return Like(MomentId(row.moment_id), UserId(row.maker), row.at_ms, Shown.from_json(row.shown_to))
+
+
 def _comment(row: Row[Any]) -> Comment:
     return Comment(
         comment_id=CommentId(row.comment_id),
@@ -434,4 +508,5 @@ def _comment(row: Row[Any]) -> Comment:
         text=row.text,
         at_ms=row.at_ms,
         answers=CommentId(row.answers) if row.answers else None,
+        shown_to=Shown.from_json(row.shown_to),
     )

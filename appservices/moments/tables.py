@@ -153,6 +153,18 @@ sheets = Table(
     Column("part", Text, nullable=False),
 )
 
+copies = Table(
+    # What another server has of a Moment, as far as we have told it: the Moment, likes and comments by name.
+    "copies",
+    metadata,
+    Column("moment_id", String(32), primary_key=True),
+    Column("server", String(255), primary_key=True),
+    # `moment`, `like:` and its maker, `comment:` and its id.
+    Column("element", String(300), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Index("copies_by_server", "server"),
+)
+
 uploads = Table(
     # Pictures that somebody has chosen for a Moment that is not posted yet.
     "uploads",

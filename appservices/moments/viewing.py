@@ -59,7 +59,9 @@ class News:
     maker: UserId
     at_ms: int
     comment: Comment | None = None
-    """The comment; None for a like."""
+    """The comment; None for a like, and for a reminder."""
+    is_reminder: bool = False
+    """The author wants the viewer to see the Moment."""
 
 
 class Viewing:
@@ -139,8 +141,22 @@ class Viewing:
                 for comment in seen.comments
                 if comment.maker != viewer
             ]
+        news += await self._reminders(viewer)
         return sorted((item for item in news if item.at_ms > since_ms), key=lambda item: -item.at_ms)[
             :NEWS_MAX
+        ]
+
+    async def _reminders(self, viewer: UserId) -> list[News]:
+        """Moments that their authors want the viewer to see, of those that the viewer may see."""
+        circle = await self._contacts.circle(viewer)
+        circles = await self._contacts.last_known({viewer, *circle.direct})
+        async with self._database.read() as work:
+            found = await store.by_authors(work, circle.direct, before=None, limit=NEWS_MAX, words=viewer)
+        return [
+            News(moment=moment, maker=moment.author, at_ms=moment.created_at_ms, is_reminder=True)
+            for moment in found
+            if viewer in moment.content.reminded
+            and in_feed(circles, moment.post, viewer, now_ms=self._clock())
         ]
 
     async def unseen_news(self, viewer: UserId) -> int:
@@ -195,14 +211,26 @@ def seen_by(circles: Circles, moment: Moment, threads: Threads, viewer: UserId, 
     likes = [
         like
         for like in threads.likes.get(moment.moment_id, ())
-        if may_see_of(circles, moment.post, like.maker, viewer, now_ms=now_ms)
+        if shows(circles, moment, like, viewer, now_ms=now_ms)
     ]
     comments = [
         comment
         for comment in threads.comments.get(moment.moment_id, ())
-        if may_see_of(circles, moment.post, comment.maker, viewer, now_ms=now_ms)
+        if shows(circles, moment, comment, viewer, now_ms=now_ms)
     ]
     return Seen(moment, tuple(likes), tuple(_without_unseen(comments)))
+
+
+def shows(circles: Circles, moment: Moment, made: Like | Comment, viewer: UserId, *, now_ms: int) -> bool:
+    """Whether the viewer sees it. What came from another server is shown to those whom that server names, as
+    far as their own accounts agree."""
+    named = made.shown_to is not None and made.shown_to.includes(moment.moment_id, viewer)
+    if made.shown_to is not None and viewer not in (moment.author, made.maker) and not named:
+        return False
+    if named and viewer not in circles and made.maker not in circles:
+        # Of neither there is an account here: what their servers say is all there is.
+        return may_see(circles, moment.post, viewer, now_ms=now_ms)
+    return may_see_of(circles, moment.post, made.maker, viewer, now_ms=now_ms)
 
 
 def _without_unseen(comments: Sequence[Comment]) -> Iterable[Comment]:

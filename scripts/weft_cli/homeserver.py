@@ -34,12 +34,17 @@ _WIDGET_PARAMETERS = {
 
 def module_config(config: WeftConfig) -> dict[str, Any]:
     """What the Synapse module needs to know of this Weft."""
+    moments_widget = {"id": "weft_moments", "name": "Moments", "url": widget_url(config, "/moments")}
     return {
         "home_user": config.home_user,
         "services": {"payments": config.wallet_user},
         "home_members": [config.wallet_user, config.moments_user],
-        "widgets": [{"id": "weft_wallet", "name": "Wallet", "url": widget_url(config, "/wallet")}],
+        "widgets": [
+            {"id": "weft_wallet", "name": "Wallet", "url": widget_url(config, "/wallet")},
+            moments_widget,
+        ],
         "moments_user": config.moments_user,
+        "moments_widgets": [moments_widget],
     }
 
 

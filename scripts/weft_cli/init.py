@@ -162,6 +162,12 @@ def initialise(
         consequence="a new one would not fit the receipts that are out",
     )
     write(config.folder / config.wallet.signing_key_file, lambda: SigningKey.generate().to_text())
+    _refuse_lost_key(
+        key=config.folder / config.moments.signing_key_file,
+        database=config.folder / config.moments.database.removeprefix("sqlite:///"),
+        consequence="other homeservers would not believe a new one",
+    )
+    write(config.folder / config.moments.signing_key_file, lambda: SigningKey.generate().to_text())
     if config.homeserver.managed:
         _write_homeserver(folder, config, wishes, write, tokens)
     return written

@@ -43,6 +43,8 @@ from appservices.chassis.session_api import session_api
 from appservices.chassis.signed_in import SessionGuard
 from appservices.chassis.web_sessions import SessionStore
 from appservices.moments.feature import Moments, build_moments
+from appservices.moments.web.pages import TEMPLATES as MOMENTS_TEMPLATES
+from appservices.moments.web.pages import moments_pages
 from appservices.portal.chat import HomeCommands
 from appservices.portal.pages import TEMPLATES as PORTAL_TEMPLATES
 from appservices.portal.pages import portal_pages
@@ -204,6 +206,10 @@ class _Composition:
                 peers=Peers(database=payments.till.database, ledger=payments.till.ledger, clock=system_clock),
             )
         )
+        for router in moments_pages(
+            moments, guard, Pages(config.web, assets, MOMENTS_TEMPLATES), tokens=Tokens()
+        ):
+            app.include_router(router)
         for service in (home, wallet, moments.service):
             app.include_router(service.routes(), prefix=f"/_weft/appservice/{service.identity.name}")
             self.working.add(service.start())
@@ -327,9 +333,17 @@ class _Composition:
         config = self._config
         database = await self._database("moments.database", config.moments.database, *MOMENTS_BRANCHES)
         identity = ServiceIdentity("moments", config.moments_user, "Moments", self._service_users)
+        key = load_signing_key(config, key="moments.signing_key_file", name=config.moments.signing_key_file)
         # What stands in Moments rooms is edited and taken back for as long as it stands there.
         service = await self._service(identity, config.moments, database, chosen, outbox_kept_ms=None)
-        moments = build_moments(service, database, language_of=chosen.spoken_with, clock=system_clock)
+        moments = build_moments(
+            service,
+            database,
+            signing_key=key,
+            blocked_servers=frozenset(ServerName(name) for name in config.moments.blocked_servers),
+            language_of=chosen.spoken_with,
+            clock=system_clock,
+        )
         self._keep_doing(moments.run())
         return moments
 

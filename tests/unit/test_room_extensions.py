@@ -225,7 +225,7 @@ def test_the_documented_section_is_accepted() -> None:
     config = read_config(module["config"])
     # The sample homeserver.yaml is made from the code.
     written = yaml.safe_load((PROJECT_ROOT / "config/homeserver.sample.yaml").read_text(encoding="utf-8"))
-    assert sample["modules"] == written["modules"]
+    assert module in written["modules"]
     assert set(module["config"]) == set(SETTINGS)
     assert config.service_of("payments") == WALLET
     for setting in SETTINGS:

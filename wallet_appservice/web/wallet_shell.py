@@ -148,8 +148,9 @@ class WalletShell:
         # The pages that a frame will show are known only later; one of them wants the camera.
         return self.pages.render(
             request,
-            "wallet_widget.html",
+            "widget_frame.html",
             widget=True,
+            service_name=_("Wallet"),
             camera=True,
             content_path=f"{path}?{urlencode(asked)}" if asked else path,
         )

@@ -137,7 +137,7 @@
 
   document.addEventListener("htmx:load", (event) => {
     const { lang, dir } = event.target;
-    if (event.target.id === "wallet") Object.assign(document.documentElement, { lang, dir });
+    if (["wallet", "moments"].includes(event.target.id)) Object.assign(document.documentElement, { lang, dir });
   });
 
   // A session that ended on the server is begun again, but not in a circle.

@@ -1,0 +1,1 @@
+"""The Moments page, in the portal and as a widget."""
