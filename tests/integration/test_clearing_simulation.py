@@ -10,16 +10,17 @@ from unittest.mock import patch
 
 import pytest
 
+from appservices.chassis.database import Write
+from appservices.chassis.links import storage
 from appservices.chassis.links.link import Link
-from appservices.chassis.links.storage import item_write
+from appservices.chassis.links.protocol import Incoming
 from appservices.vocabulary.ids import UserId
 from tests.simulation.__main__ import main
 from tests.simulation.wallets import WalletsFailed, simulate_wallets
-from wallet_appservice.clearing.applying import ClearingDesk
-from wallet_appservice.clearing.items import Answer, Inquire
 
 STEPS = 20
-MUTANT_SEEDS = range(1, 8)
+MUTANT_SEEDS = (19, 20, 1, 2, 3, 4)
+"""Those first that lead to clocks that are set back at a bad moment, which is rare."""
 
 
 @pytest.mark.parametrize("seed", [3, 104])
@@ -29,7 +30,7 @@ def test_the_honest_lose_nothing_to_hostile_wallets_crashes_clocks_and_the_netwo
     outcome = simulate_wallets(seed, wallets=3, folder=tmp_path, steps=STEPS)
     assert outcome.posted > 0 and outcome.deaths > 0
     # With the one seed there is a hostile wallet, with the other all are honest.
-    assert (outcome.lies > 0) == (outcome.stops > 0) == (seed == 3)
+    assert (outcome.lies > 0) is (seed == 3)
 
 
 def test_the_same_seed_gives_the_same_books(tmp_path: Path) -> None:
@@ -49,16 +50,15 @@ async def _saying_what_the_clock_says(link: Link) -> int:
     return link._clock()
 
 
-def _forgetting_answers(_desk: ClearingDesk, plan: Any, peer: UserId, item: Inquire, _known: Any) -> None:
-    answer = Answer(id=item.id, fulfilled=False, reason="unknown")
-    plan.writes.append(item_write(peer, answer.item()))
+def _not_noting_what_came(_peer: UserId, _now: Incoming, *, at_ms: int) -> list[Write]:
+    return []
 
 
 @pytest.mark.parametrize(
     ("place", "name", "mutant"),
     [
         (Link, "_time", _saying_what_the_clock_says),
-        (ClearingDesk, "_inquired", _forgetting_answers),
+        (storage, "received_writes", _not_noting_what_came),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
