@@ -19,7 +19,7 @@ import yaml
 
 from appservices.vocabulary.ids import derived_id
 from tests.stack import Stack
-from tests.synapse import MatrixUser, free_port
+from tests.synapse import WAIT_SECONDS_MAX, MatrixUser, free_port
 
 CHUNK_BYTES: Final = 65536
 
@@ -139,7 +139,7 @@ class Payer:
         user = await stack.register(localpart)
         stack.deposit(user.user_id, amount)
         shown = await user.request("POST", f"/user/{user.user_id}/openid/request_token", {})
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as client:
             answer = await client.post(f"{stack.web_url}/_weft/sessions/openid", json=shown)
         answer.raise_for_status()
         return cls(stack, user, answer.json()["token"])

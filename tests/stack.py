@@ -127,7 +127,7 @@ class Stack(Synapse):
         wait_until(self._answers, seconds_max=READY_SECONDS_MAX)
 
     def health(self) -> JsonObject:
-        answer: JsonObject = httpx.get(f"{self.web_url}/_weft/health", timeout=5).json()
+        answer: JsonObject = httpx.get(f"{self.web_url}/_weft/health", timeout=20).json()
         return answer
 
     def _answers(self) -> bool:

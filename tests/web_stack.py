@@ -39,7 +39,7 @@ from appservices.vocabulary.money import CurrencyCode, Money
 from appservices.vocabulary.signing import SigningKey
 from scripts.weft_cli.composition import merchant_rules, operator_limits
 from tests.migrated import migrated
-from tests.synapse import free_port
+from tests.synapse import WAIT_SECONDS_MAX, free_port
 from wallet_appservice.chat.names import Names
 from wallet_appservice.chat.red_packet_messages import RedPacketMessages
 from wallet_appservice.chat.request_messages import RequestMessages
@@ -240,7 +240,7 @@ async def built_web(
             clock=clock,
         ),
     )
-    http = await stack.enter_async_context(httpx.AsyncClient())
+    http = await stack.enter_async_context(httpx.AsyncClient(timeout=WAIT_SECONDS_MAX))
     protection = protect(
         payments.gate,
         wallet_database,

@@ -10,7 +10,7 @@ import httpx
 from appservices.vocabulary.events import RECEIPT
 from appservices.vocabulary.signing import verify_json
 from tests.stack import Stack
-from tests.synapse import MatrixUser, eventually
+from tests.synapse import WAIT_SECONDS_MAX, MatrixUser, eventually
 
 
 def make_peers(*stacks: Stack, limit: str = "1000 EUR") -> None:
@@ -38,7 +38,7 @@ async def test_a_payment_in_a_shared_room_is_told_there_with_a_receipt_that_veri
     await eventually(lambda: has_joined(alice, room_id, here.wallet_user))
     await alice.send(room_id, {"msgtype": "m.text", "body": f"!pay {bob.user_id} 12.50 EUR lunch"})
     receipt = await eventually(lambda: receipt_in(bob, room_id))
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as client:
         keys = (await client.get(f"{here.web_url}/_weft/wallet/keys")).json()["keys"]
     verify_json(receipt, signer=here.wallet_user, keys=keys)
     assert (receipt["state"], receipt["payee"], receipt["amount_minor"]) == ("posted", bob.user_id, "1250")

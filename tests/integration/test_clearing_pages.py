@@ -17,6 +17,7 @@ from sqlalchemy import insert
 from appservices.chassis.clock import system_clock
 from appservices.vocabulary.ids import ServerName, UserId
 from appservices.vocabulary.money import Money
+from tests.synapse import WAIT_SECONDS_MAX
 from tests.web_stack import EUR, WebStack, running_web, web_config
 from wallet_appservice.clearing.peers import Peers
 from wallet_appservice.payments.accounts import peer_account, user_account
@@ -62,7 +63,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[WebStack]:
 @pytest.fixture
 async def browser(stack: WebStack) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/140.0"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=WAIT_SECONDS_MAX) as browser:
         began = await stack.session(stack.user("alice"))
         browser.cookies.set(f"weft_session_{stack.config.web.port}", began.token)
         yield browser

@@ -14,6 +14,7 @@ from appservices.vocabulary.events import RECEIPT
 from scripts.story.homes import Home, homes_in
 from scripts.story.person import Person
 from tests.protected_wallet import OTHER_PIN, PIN
+from tests.synapse import WAIT_SECONDS_MAX
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -58,7 +59,7 @@ async def browser_of(person: Person) -> httpx.AsyncClient:
     link = re.search(r"http\S+/signin/link/[0-9a-f]+", answer["content"]["body"])
     assert link is not None
     headers = {"Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/140.0"}
-    browser = httpx.AsyncClient(base_url=person.home.portal_url, headers=headers)
+    browser = httpx.AsyncClient(base_url=person.home.portal_url, headers=headers, timeout=WAIT_SECONDS_MAX)
     assert (await browser.post(link.group(), data={"next": "/"})).status_code == 303
     return browser
 
@@ -97,7 +98,7 @@ async def test_above_the_chat_limit_a_private_link_and_the_pin_pay_once(
     assert "/wallet/confirm/" not in " ".join(alice.bodies_seen(room_id, sender=wallet))
     path = link.group(1)
 
-    async with httpx.AsyncClient(base_url=home.portal_url) as stranger:
+    async with httpx.AsyncClient(base_url=home.portal_url, timeout=WAIT_SECONDS_MAX) as stranger:
         assert (await stranger.get(path)).headers["location"] == f"/signin?next={path}"
     bobs = await browser_of(bob)
     assert (await bobs.get(path)).status_code == 404

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.merchant_client import V1, ShopClient, open_shop, pay_order
+from tests.synapse import WAIT_SECONDS_MAX
 from tests.web_stack import WebStack, running_web, web_config
 
 
@@ -78,7 +79,7 @@ async def test_the_order_page_pays_without_script(stack: WebStack, shop: ShopCli
     await stack.deposit(user, 10_000)
     order = await shop.order(description="2 <breads>")
     page = f"/wallet/order/{order['id']}"
-    async with httpx.AsyncClient(base_url=stack.url) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=WAIT_SECONDS_MAX) as browser:
         away = await browser.get(page)
         assert (away.status_code, away.headers["location"]) == (303, f"/signin?next={page}")
         token = (await stack.session(user)).token
@@ -103,7 +104,7 @@ async def test_the_order_page_says_why_nothing_can_be_paid(stack: WebStack, shop
     poor = stack.user("poor")
     order = await shop.order()
     page = f"/wallet/order/{order['id']}"
-    async with httpx.AsyncClient(base_url=stack.url) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=WAIT_SECONDS_MAX) as browser:
         port = stack.config.web.port
         browser.cookies.set(f"weft_session_{port}", (await stack.session(poor)).token, domain="127.0.0.1")
         csrf = re.findall(r'name="csrf" value="([0-9a-f]+)"', (await browser.get(page)).text)[-1]
@@ -138,7 +139,7 @@ async def test_the_page_of_a_payment_code_shows_a_new_one_each_time(
 ) -> None:
     user = stack.user("alice")
     await stack.deposit(user, 10_000)
-    async with httpx.AsyncClient(base_url=stack.url) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=WAIT_SECONDS_MAX) as browser:
         assert (await browser.get("/wallet/code")).status_code == 303
         port = stack.config.web.port
         browser.cookies.set(f"weft_session_{port}", (await stack.session(user)).token, domain="127.0.0.1")

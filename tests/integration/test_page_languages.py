@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from appservices.vocabulary.ids import UserId
+from tests.synapse import WAIT_SECONDS_MAX
 from tests.web_stack import WebStack, running_web, web_config
 
 _TITLE = re.compile(r"<title>([^<]+)</title>")
@@ -26,7 +27,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[WebStack]:
 
 @pytest.fixture
 async def browser(stack: WebStack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.url, headers=_OWN_PAGE) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, headers=_OWN_PAGE, timeout=WAIT_SECONDS_MAX) as browser:
         yield browser
 
 
@@ -88,7 +89,9 @@ async def test_a_users_choice_counts_in_every_browser(stack: WebStack, browser: 
     fields = {"language": "ar", "next": "/wallet", "csrf": csrf[1]}
     assert (await browser.post("/language", data=fields)).headers["location"] == "/wallet"
     assert await stack.languages.chosen_by(user) == "ar"
-    async with httpx.AsyncClient(base_url=stack.url, headers=await stack.bearer(user)) as elsewhere:
+    async with httpx.AsyncClient(
+        base_url=stack.url, headers=await stack.bearer(user), timeout=WAIT_SECONDS_MAX
+    ) as elsewhere:
         page = await elsewhere.get("/wallet?lang=de", headers={"Accept-Language": "de"})
     assert spoken(page) == ("ar", "rtl", "المحفظة · Weft")
 

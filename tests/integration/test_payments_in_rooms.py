@@ -19,6 +19,7 @@ from appservices.vocabulary.schemas import check_block
 from appservices.vocabulary.signing import verify_json
 from scripts.story.homes import Home, homes_in
 from scripts.story.person import Person
+from tests.synapse import WAIT_SECONDS_MAX
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,7 +92,7 @@ async def kill(home: Home, victim: str) -> None:
 
 
 async def until_ready(home: Home) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient() as http:
+    async with asyncio.timeout(60), httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as http:
         while True:
             try:
                 if (await http.get(f"{home.portal_url}/_weft/health")).status_code == 200 and (
@@ -116,7 +117,7 @@ async def test_a_payment_is_seen_by_both_and_its_receipt_verifies(
     assert seen[0]["msgtype"] == "m.notice"
     receipt = seen[0][RECEIPT]
     check_block("receipt", receipt)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as http:
         published = (await http.get(f"{rich_alice.home.portal_url}/_weft/wallet/keys")).json()
     verify_json(receipt, signer=receipt["wallet"], keys=published["keys"])
     assert receipt["room_id"] == room_id
@@ -257,6 +258,7 @@ async def test_the_same_event_delivered_again_is_one_payment(
     async with httpx.AsyncClient(
         base_url=f"{registration['url']}/_matrix/app/v1/",
         headers={"Authorization": f"Bearer {registration['hs_token']}"},
+        timeout=WAIT_SECONDS_MAX,
     ) as http:
         for transaction_id in ("again-1", "again-1", "again-2"):
             answer = await http.put(f"transactions/{transaction_id}", json={"events": [event]})
@@ -269,7 +271,7 @@ async def test_the_same_event_delivered_again_is_one_payment(
         assert (await http.get(f"users/{home.user('wallet')}")).status_code == 200
         assert (await http.get(f"users/{home.user('nobody')}")).status_code == 404
         assert (await http.post("ping", json={})).status_code == 200
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as http:
         bare = await http.put(f"{registration['url']}/_matrix/app/v1/transactions/t", json={"events": []})
         assert bare.status_code == 401
     await asked(rich_alice, lunch, "!history x")

@@ -24,6 +24,7 @@ from appservices.vocabulary.schemas import check_block
 from appservices.vocabulary.signing import verify_json
 from scripts.story.homes import Home, homes_in
 from scripts.story.person import Person
+from tests.synapse import WAIT_SECONDS_MAX
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -174,7 +175,7 @@ async def test_a_red_packet_is_opened_by_taps(people: list[Person], room: str) -
     packet = await asked(alice, room, f"!redpacket 10 EUR 2 happy {room[1:5]}")
     block = packet["content"][RED_PACKET]
     check_block("red_packet", block)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=WAIT_SECONDS_MAX) as http:
         published = (await http.get(f"{alice.home.portal_url}/_weft/wallet/keys")).json()
     verify_json(block, signer=block["wallet"], keys=published["keys"])
     id = await seen(bob, room, packet)

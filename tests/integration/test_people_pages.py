@@ -11,6 +11,7 @@ import pytest
 
 from appservices.vocabulary.ids import RoomId, UserId
 from appservices.vocabulary.money import Money
+from tests.synapse import WAIT_SECONDS_MAX
 from tests.web_stack import EUR, WebStack, running_web, web_config
 from wallet_appservice.payments.red_packet_records import PacketOrder, RedPacket
 from wallet_appservice.payments.request_records import Request, RequestOrder
@@ -46,7 +47,9 @@ async def visitor(stack: WebStack, name: str, *, has_minor: int = 10_000) -> Vis
     user = stack.user(name)
     if has_minor:
         await stack.deposit(user, has_minor)
-    browser = httpx.AsyncClient(base_url=stack.url, headers={"Sec-Fetch-Site": "same-origin"})
+    browser = httpx.AsyncClient(
+        base_url=stack.url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=WAIT_SECONDS_MAX
+    )
     browser.cookies.set(f"weft_session_{stack.config.web.port}", (await stack.session(user)).token)
     return Visitor(browser, user)
 

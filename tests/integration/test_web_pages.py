@@ -17,7 +17,7 @@ from appservices.chassis.page_language import PageLanguages
 from appservices.chassis.pages import Pages, install_shell
 from appservices.chassis.signed_in import SessionGuard
 from appservices.vocabulary.ids import UserId
-from tests.synapse import free_port
+from tests.synapse import WAIT_SECONDS_MAX, free_port
 from tests.web_stack import WebStack, running_web, served, web_config
 
 _HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
@@ -34,7 +34,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[WebStack]:
 async def browser(stack: WebStack) -> AsyncIterator[httpx.AsyncClient]:
     """A browser without script: it keeps cookies and says where its forms come from."""
     headers = {"Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/140.0"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers) as browser:
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=WAIT_SECONDS_MAX) as browser:
         yield browser
 
 

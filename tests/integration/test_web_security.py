@@ -13,6 +13,7 @@ import pytest
 from appservices.chassis.web_sessions import SignInWay
 from appservices.vocabulary.ids import UserId
 from tests.protected_wallet import OTHER_PIN, PIN, an_order
+from tests.synapse import WAIT_SECONDS_MAX
 from tests.web_stack import SERVER_NAME, WebStack, running_web, web_config
 from wallet_appservice.payments.records import PaymentOrder
 
@@ -50,7 +51,7 @@ class Shopper:
 async def signed_in(stack: WebStack, name: str, way: SignInWay = SignInWay.CODE) -> Shopper:
     user = stack.user(name)
     headers = {"Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/140.0"}
-    browser = httpx.AsyncClient(base_url=stack.url, headers=headers)
+    browser = httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=WAIT_SECONDS_MAX)
     began = await stack.sessions.begin(user, way, "")
     browser.cookies.set(f"weft_session_{stack.config.web.port}", began.token)
     return Shopper(stack, user, browser)
@@ -162,7 +163,7 @@ async def test_what_waits_is_its_payers_alone_and_may_be_left(stack: WebStack, a
     assert (await eve.browser.get(path)).status_code == 404
     assert (await eve.browser.get("/wallet/confirm/nonsense")).status_code == 404
     await eve.browser.aclose()
-    async with httpx.AsyncClient(base_url=stack.url) as nobody:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=WAIT_SECONDS_MAX) as nobody:
         assert (await nobody.get(path)).headers["location"] == f"/signin?next={path}"
     text = (await alice.browser.get(path)).text
     csrf = dict(_HIDDEN.findall(text))["csrf"]
