@@ -44,6 +44,8 @@ DUE_AT_ONCE: Final = 20
 LOOK_SECONDS: Final = 2.0
 UNSEEN_MAX: Final = 20
 """So many Moments come into a room in which nobody reads; then it is left alone."""
+POSTPONED_MS: Final = 60_000
+"""Until a Moment that could not be told is tried again."""
 WINDOW_LOOK_MS: Final = 600_000
 """How often Moments are looked for that a window has closed on."""
 
@@ -115,7 +117,7 @@ class Distribution:
             self._wake.clear()
             try:
                 more = await self.step()
-            except (MatrixUnavailable, MatrixRefused) as problem:
+            except MatrixUnavailable as problem:
                 logger.warning("Moments wait to be told: %s", problem)
                 more = False
             except Exception:
@@ -141,8 +143,20 @@ class Distribution:
             )
             found = [(MomentId(row.moment_id), int(row.last)) for row in rows]
         for moment_id, last in found:
-            await self._distribute(moment_id, last)
+            try:
+                await self._distribute(moment_id, last)
+            except MatrixUnavailable:
+                raise
+            except Exception:
+                logger.exception("the Moment %s could not be told; others go on", moment_id)
+                await self._postpone(moment_id)
         return len(found) == DUE_AT_ONCE
+
+    async def _postpone(self, moment_id: MomentId) -> None:
+        async with self._database.begin() as work:
+            later = self._clock() + POSTPONED_MS
+            await work.execute(update(due).where(due.c.moment_id == moment_id).values(at_ms=later))
+            await work.commit()
 
     # Rooms.
 
@@ -259,7 +273,11 @@ class Distribution:
         shown = in_feed(circles, moment.post, viewer, now_ms=self._clock())
         with speaking(await self._language_of(viewer)):
             if shown and not (own and first_event is not None):
-                sheet = await self._sheet_of(moment.content)
+                try:
+                    sheet = await self._sheet_of(moment.content)
+                except MatrixRefused as refused:
+                    logger.warning("the pictures of %s are gone: %s", moment.moment_id, refused)
+                    sheet = None
                 wanted[THE_MOMENT] = _Wanted(
                     moment_message(
                         Seen(moment, (), ()) if own else seen, name_of, viewer=viewer, sheet=sheet

@@ -18,12 +18,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sqlalchemy import insert, select
 
 from appservices.chassis.database import Database
-from appservices.moments.records import PICTURE, Content, ContentUnreadable, Part
+from appservices.moments.records import PICTURE, VIDEO, Content, ContentUnreadable, Part
 from appservices.moments.tables import sheets
 from appservices.vocabulary.ids import derived_id
 from appservices.vocabulary.languages import known
 
 PICTURE_BYTES_MAX: Final = 20 * 1024 * 1024
+VIDEO_BYTES_MAX: Final = 50 * 1024 * 1024
+VIDEO_TYPES: Final = ("video/mp4", "video/webm", "video/quicktime")
 PIXELS_READ_MAX: Final = 64_000_000
 """More than phones have; a bomb that unfolds to gigapixels is refused by its header."""
 SIDE_MAX: Final = 2_560
@@ -82,6 +84,26 @@ class Pictures:
             height=prepared.height,
             preview_mxc=preview_mxc,
             alt=alt,
+        )
+
+    async def take_video(
+        self, data: bytes, part_id: str, media_type: str, *, width: object = 0, height: object = 0
+    ) -> Part:
+        """A video that somebody gives, as it is. Raises ContentUnreadable."""
+        if len(data) > VIDEO_BYTES_MAX:
+            raise ContentUnreadable(known("That video is too large: up to 50 MB can be taken."))
+        if media_type not in VIDEO_TYPES:
+            raise ContentUnreadable(known("That is no video that can be shown: it may be MP4 or WebM."))
+        return Part.from_json(
+            {
+                "id": part_id,
+                "kind": VIDEO,
+                "mxc": await self.media.upload(data, media_type=media_type),
+                "media_type": media_type,
+                "bytes": len(data),
+                "width": width,
+                "height": height,
+            }
         )
 
     async def sheet(self, content: Content) -> Part | None:

@@ -26,11 +26,10 @@ from appservices.moments import store
 from appservices.moments.actions import Actions, Refusal
 from appservices.moments.distribution import Distribution
 from appservices.moments.feed_messages import LIKE_KEYS
-from appservices.moments.pictures import PICTURE_BYTES_MAX, Pictures
+from appservices.moments.pictures import PICTURE_BYTES_MAX, VIDEO_BYTES_MAX, Pictures
 from appservices.moments.records import (
     PICTURE,
     PICTURES_MAX,
-    VIDEO,
     CommentId,
     Content,
     ContentUnreadable,
@@ -50,7 +49,6 @@ ALBUM_MS: Final = 60_000
 """Pictures that follow one another within this time become one Moment."""
 ALBUM_WAIT_MS: Final = 5_000
 """How long nobody is told of a picture, because another may follow."""
-VIDEO_BYTES_MAX: Final = 50 * 1024 * 1024
 _POSTS: Final = frozenset({"m.text", "m.emote", "m.image", "m.video"})
 
 
@@ -203,23 +201,10 @@ class MomentsRoom:
         part_id = derived_id("part", event_id)
         if not is_video:
             return await self._pictures.take(data, part_id, keep_place=False)
-        if len(data) > VIDEO_BYTES_MAX:
-            raise ContentUnreadable(
-                known("That file is too large: pictures have up to 20 MB, videos up to 50 MB.")
-            )
-        media_type = info.get("mimetype")
-        if media_type not in ("video/mp4", "video/webm", "video/quicktime"):
-            raise ContentUnreadable(known("That is no video that can be shown: it may be MP4 or WebM."))
-        value = {
-            "id": part_id,
-            "kind": VIDEO,
-            "mxc": await self._pictures.media.upload(data, media_type=media_type),
-            "media_type": media_type,
-            "bytes": len(data),
-            "width": info.get("w"),
-            "height": info.get("h"),
-        }
-        return Part.from_json(value)
+        media_type = str(info.get("mimetype"))
+        return await self._pictures.take_video(
+            data, part_id, media_type, width=info.get("w"), height=info.get("h")
+        )
 
     async def _file(self, content: Mapping[str, Any]) -> bytes:
         """The bytes of a message's file, in clear. Raises ContentUnreadable."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
 
+from appservices.moments.distribution import UNSEEN_MAX
 from appservices.vocabulary.events import CONTACT_TAGS, FUNCTIONAL_MEMBERS
 from tests.contacts import become_contacts, ignore, put_account_data
 from tests.moments_people import friend, friends, jpeg
@@ -187,3 +189,22 @@ async def test_a_friend_is_added_by_command_and_tags_are_kept_in_the_account(sta
     assert f"matrix:u/{alice.id[1:]}?action=chat" in code["content"]["body"]
     await alice.say("Hello Bob")
     await bob.sees("Hello Bob")
+
+
+async def test_a_room_in_which_nobody_reads_is_not_flooded_and_catches_up_at_the_next_visit(
+    stack: Stack,
+) -> None:
+    alice, bob = await friends(stack, "alice", "bob")
+    for number in range(UNSEEN_MAX + 5):
+        await alice.say(f"Moment number {number:02}.")
+    # One who reads along has all of them, so all have been told by then.
+    await bob.sees(f"Moment number {UNSEEN_MAX - 1:02}.")
+    await alice.say("!tags")
+    await alice.sees("You have no tags")
+    came = [event["content"]["body"] for event in await bob.moments()]
+    assert len(came) == UNSEEN_MAX and f"Alice: Moment number {UNSEEN_MAX:02}." not in came
+    last = (await bob.moments())[-1]["event_id"]
+    path = f"/rooms/{quote(bob.room_id)}/receipt/m.read/{quote(last)}"
+    await bob.user.request("POST", path, {})
+    for number in range(UNSEEN_MAX, UNSEEN_MAX + 5):
+        await bob.sees(f"Moment number {number:02}.")

@@ -45,10 +45,12 @@ export function start(form) {
     return cross;
   }
 
-  function show(row, { id, url }) {
-    const picture = document.createElement("img");
+  function show(row, { id, url, video }) {
+    const picture = document.createElement(video ? "video" : "img");
     picture.src = url;
-    picture.alt = "";
+    if (video) picture.muted = true;
+    else picture.alt = "";
+    row.dataset.video = video ? "1" : "";
     const field = document.createElement("input");
     Object.assign(field, { type: "hidden", name, value: id });
     row.dataset.url = url;
@@ -117,7 +119,7 @@ export function start(form) {
     if (kind !== "draft") return;
     const parts = [...chosen.children]
       .filter((row) => row.dataset.url)
-      .map((row) => ({ id: row.querySelector("input").value, url: row.dataset.url }));
+      .map((row) => ({ id: row.querySelector("input").value, url: row.dataset.url, video: !!row.dataset.video }));
     const draft = { id: form.elements.id.value, parts };
     for (const field of fields) draft[field] = form.elements[field].value;
     try {

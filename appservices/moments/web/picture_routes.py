@@ -17,8 +17,8 @@ from appservices.chassis.signed_in import FormNotOurs
 from appservices.chassis.web_errors import BodyTooLarge, limit_body
 from appservices.chassis.web_security import CSRF_HEADER
 from appservices.moments import store
-from appservices.moments.pictures import PICTURE_BYTES_MAX
-from appservices.moments.records import ContentUnreadable, MomentId, Part, is_id
+from appservices.moments.pictures import VIDEO_BYTES_MAX, VIDEO_TYPES
+from appservices.moments.records import VIDEO, ContentUnreadable, MomentId, Part, is_id
 from appservices.moments.web.shell import PATH, MomentsShell
 from appservices.vocabulary.ids import UserId, is_user_id
 from appservices.vocabulary.languages import _
@@ -28,16 +28,16 @@ UPLOADS_WAITING_MAX: Final = 100
 
 
 class UploadRoute(APIRoute):
-    """A route that takes one picture as its body."""
+    """A route that takes one picture or video as its body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(limit_body(request, PICTURE_BYTES_MAX))
+                return await handle(limit_body(request, VIDEO_BYTES_MAX))
             except BodyTooLarge:
-                sentence = _("That picture is too large: up to 20 MB can be read.")
+                sentence = _("That file is too large: pictures have up to 20 MB, videos up to 50 MB.")
                 return JSONResponse({"problem": sentence}, status_code=413)
 
         return answer
@@ -111,9 +111,13 @@ class PictureRoutes:
             return JSONResponse({"problem": sentence}, status_code=403)
         body = await request.body()
         part_id = self._shell.tokens.hex()
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         keep_place = request.query_params.get("keep_place") == "1"
         try:
-            part = await self._moments.pictures.take(body, part_id, keep_place=keep_place)
+            if media_type in VIDEO_TYPES:
+                part = await self._moments.pictures.take_video(body, part_id, media_type)
+            else:
+                part = await self._moments.pictures.take(body, part_id, keep_place=keep_place)
         except ContentUnreadable as unreadable:
             return JSONResponse({"problem": _(str(unreadable))}, status_code=422)
         except (MatrixRefused, MatrixUnavailable):
@@ -121,7 +125,8 @@ class PictureRoutes:
             return JSONResponse({"problem": sentence}, status_code=503)
         await self._keep(signed_in.user_id, part_id, part)
         address = self._shell.addresses.of(signed_in)
-        return JSONResponse({"id": part_id, "url": address(f"{PATH}/uploads/{part_id}")})
+        url = address(f"{PATH}/uploads/{part_id}")
+        return JSONResponse({"id": part_id, "url": url, "video": part.kind == VIDEO})
 
     async def _keep(self, person: UserId, upload_id: str, part: Part) -> None:
         writes: list[Write] = [store.upload_write(upload_id, person, part, now_ms=self._shell.clock())]
