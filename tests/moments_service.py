@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appservices.chassis.chosen_languages import english_for_all
 from appservices.chassis.database import open_database
 from appservices.chassis.migrations import CHASSIS_MIGRATIONS, migrate
 from appservices.moments.across import Across
 from appservices.moments.actions import Actions
 from appservices.moments.contacts import ContactBook
+from appservices.moments.distribution import Distribution
+from appservices.moments.feed_messages import NameOf
+from appservices.moments.records import Content
 from appservices.moments.tables import MOMENTS_MIGRATIONS
 from appservices.moments.viewing import Viewing
-from appservices.vocabulary.ids import ServerName, UserId
+from appservices.vocabulary.ids import RoomId, ServerName, UserId
 
 HERE = ServerName("here")
 
@@ -59,12 +63,27 @@ class MomentsService:
     actions: Actions
     viewing: Viewing
     across: Across
+    distribution: Distribution
     clock: Clock
 
 
+async def _names_of(_people: Iterable[UserId]) -> NameOf:
+    return str
+
+
+async def _is_private(_room_id: RoomId, _person: UserId) -> bool:
+    return True
+
+
+async def _no_sheet(_content: Content) -> None:
+    return None
+
+
 @asynccontextmanager
-async def moments_service(folder: Path) -> AsyncIterator[MomentsService]:
-    database = open_database("sqlite:///moments.db", folder=folder)
+async def moments_service(
+    folder: Path, *, database_url: str = "sqlite:///moments.db"
+) -> AsyncIterator[MomentsService]:
+    database = open_database(database_url, folder=folder)
     await migrate(database, CHASSIS_MIGRATIONS, MOMENTS_MIGRATIONS)
     accounts, clock = Accounts(), Clock()
     contacts = ContactBook(
@@ -73,15 +92,23 @@ async def moments_service(folder: Path) -> AsyncIterator[MomentsService]:
         own_server=HERE,
         service_users=frozenset({UserId("@moments:here")}),
     )
+    viewing = Viewing(database, contacts, clock=clock)
+    across = Across(database, contacts, own_user=UserId("@moments:here"), clock=clock, on_commit=lambda: None)
     try:
         yield MomentsService(
             accounts,
             Actions(database, contacts, clock=clock),
-            Viewing(database, contacts, clock=clock),
-            Across(
+            viewing,
+            across,
+            Distribution(
                 database,
                 contacts,
-                own_user=UserId("@moments:here"),
+                viewing,
+                names_of=_names_of,
+                is_private=_is_private,
+                across=across,
+                sheet_of=_no_sheet,
+                language_of=english_for_all,
                 clock=clock,
                 on_commit=lambda: None,
             ),

@@ -44,7 +44,8 @@ def module_config(config: WeftConfig) -> dict[str, Any]:
             moments_widget,
         ],
         "moments_user": config.moments_user,
-        "moments_widgets": [moments_widget],
+        # A copy, or YAML would name the first one here, where `weft up --port` changes each by itself.
+        "moments_widgets": [dict(moments_widget)],
     }
 
 

@@ -21,8 +21,8 @@ def change_port(folder: DataFolder, config: WeftConfig, port: int) -> None:
     before that, the same call finishes the work.
     """
     ports = {port_of(config.homeserver.url): port, config.web.port: port + 1}
-    for registration in (config.home.registration, config.wallet.registration):
-        _change(config.folder / registration, ports)
+    for section in (config.home, config.wallet, config.moments):
+        _change(config.folder / section.registration, ports)
     if config.homeserver.managed:
         _change(folder.homeserver_config, ports)
         _change(folder.config, ports)

@@ -177,7 +177,8 @@ async def test_another_port_moves_everything_and_leaves_comments_alone(running: 
     running.url = f"http://127.0.0.1:{running.port}"
     running.web_url = f"http://127.0.0.1:{running.port + 1}"
     running.start()
-    for name in ("weft.yaml", "homeserver.yaml", "registrations/weft.yaml", "registrations/wallet.yaml"):
+    registrations = [f"registrations/{service}.yaml" for service in ("weft", "wallet", "moments")]
+    for name in ("weft.yaml", "homeserver.yaml", *registrations):
         text = (running.data / name).read_text()
         assert not re.search(rf"\b({old}|{old + 1})\b", text), name
     assert "# A remark of mine.\nmax_upload_size: 7M\n" in config.read_text()
