@@ -263,7 +263,9 @@ def check_registrations_are_listed(folder: DataFolder, config: WeftConfig) -> No
         if os.path.realpath(path) not in known:
             raise CommandFailed(
                 f"{folder.config}: {key}: {path} is not in app_service_config_files of "
-                f"{folder.homeserver_config}, so Synapse doesn't know it: correct the one or the other."
+                f"{folder.homeserver_config}, so Synapse doesn't know it: correct the one or the other; what "
+                f"a newer Weft needs there is told by weft attach --homeserver-yaml {folder.homeserver_config} "
+                f"--data {folder.path}"
             )
 
 
