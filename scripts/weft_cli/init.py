@@ -264,8 +264,8 @@ def check_registrations_are_listed(folder: DataFolder, config: WeftConfig) -> No
             raise CommandFailed(
                 f"{folder.config}: {key}: {path} is not in app_service_config_files of "
                 f"{folder.homeserver_config}, so Synapse doesn't know it: correct the one or the other; what "
-                f"a newer Weft needs there is told by weft attach --homeserver-yaml {folder.homeserver_config} "
-                f"--data {folder.path}"
+                "a newer Weft needs there is told by weft attach --homeserver-yaml "
+                f"{folder.homeserver_config} --data {folder.path}"
             )
 
 
