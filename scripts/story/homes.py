@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+PORTS = range(10_000, 32_766)
+"""Linux gives the ones above to outgoing connections."""
+PORT_DRAWS_MAX = 200
 WEFT = (sys.executable, "-m", "scripts.weft_cli.main")
 
 
@@ -78,20 +82,28 @@ def homes_in(folder: Path, *titles: str) -> list[Home]:
     return homes
 
 
-def _free_port(held: ExitStack, port: int = 0) -> int:
-    listener = held.enter_context(socket.socket())
-    listener.bind(("127.0.0.1", port))
-    number: int = listener.getsockname()[1]
-    return number
+def _free_port(held: ExitStack) -> int:
+    """One that no outgoing connection takes meanwhile: those are above."""
+    for _ in range(PORT_DRAWS_MAX):
+        port = random.choice(PORTS)
+        if _hold(held, port):
+            return port
+    raise HomeFailed("this machine has no free port")
 
 
 def _free_pair(held: ExitStack) -> int:
     """Two free ports in a row: Synapse's and Weft's."""
-    for _ in range(100):
+    for _ in range(PORT_DRAWS_MAX):
         port = _free_port(held)
-        try:
-            _free_port(held, port + 1)
-        except OSError:
-            continue
-        return port
+        if _hold(held, port + 1):
+            return port
     raise HomeFailed("this machine has no two free ports in a row")
+
+
+def _hold(held: ExitStack, port: int) -> bool:
+    listener = held.enter_context(socket.socket())
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True

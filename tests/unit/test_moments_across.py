@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from appservices.chassis.database import Write
 from appservices.chassis.links.feature import ItemsRefused
 from appservices.moments import store
 from appservices.moments.items import comment_item, like_item, moment_item
@@ -22,13 +21,14 @@ from appservices.moments.records import Comment, CommentId, Content, Like, Momen
 from appservices.moments.rules import CONTACTS, Audience, AudienceKind, Window
 from appservices.moments.tables import moments
 from appservices.vocabulary.ids import ServerName, UserId
+from tests.link_channel import NOTHING
 from tests.moments_service import MomentsService, moments_service
 
 ALICE, DAVE = UserId("@alice:here"), UserId("@dave:here")
 BOB, EVE, CAROL = UserId("@bob:there"), UserId("@eve:there"), UserId("@carol:elsewhere")
 THERE, ELSEWHERE = UserId("@moments:there"), UserId("@moments:elsewhere")
 MOMENT, HIDDEN, NONE = MomentId("1" * 32), MomentId("2" * 32), MomentId("3" * 32)
-RECEIVED = [Write(text("SELECT 1"), {})]
+RECEIVED = [NOTHING]
 
 
 @pytest.fixture

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
-from appservices.chassis.database import Write
 from appservices.chassis.links.storage import item_write
 from appservices.vocabulary.ids import RoomId, TransferId, UserId, derived_id
 from appservices.vocabulary.money import Money
 from appservices.vocabulary.signing import verify_json
 from tests.clearing_wallets import EUR, Wallet, wallets
-from tests.link_channel import Weather, shorten_pauses
+from tests.link_channel import NOTHING, Weather, shorten_pauses
 from wallet_appservice.payments.records import PaymentKind
 from wallet_appservice.payments.red_packet_records import FoundShare, FoundState, PacketOrder, RedPacket
 
 PARTY = RoomId("!party")
-DONE = Write(text("SELECT 1"), {})
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +54,7 @@ async def fill(wallet: Wallet, minor: int = 1_000, count: int = 3, *, name: str 
 
 
 async def tap(wallet: Wallet, opener: UserId, id: TransferId) -> None:
-    await wallet.people.red_packets.draw_elsewhere(opener, id, done=DONE)
+    await wallet.people.red_packets.draw_elsewhere(opener, id, done=NOTHING)
 
 
 async def shares(wallet: Wallet, id: TransferId) -> dict[UserId, FoundShare]:
