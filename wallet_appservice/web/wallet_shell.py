@@ -8,18 +8,16 @@ Either way a page is one template; only what is around it differs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.config import WeftConfig
-from appservices.chassis.page_language import QUERY
 from appservices.chassis.pages import Pages, by_htmx
 from appservices.chassis.signed_in import SessionGuard, SignedIn
+from appservices.chassis.widget_frames import Page, WidgetFrames
 from appservices.vocabulary.ids import ServerName, TransferId, is_ledger_id
 from appservices.vocabulary.languages import _
 from appservices.vocabulary.money import CurrencyCode, Money
@@ -30,11 +28,6 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 PATH: Final = "/wallet"
 ELSEWHERE_SECONDS_MAX: Final = 5.0
 """How long a page waits for another homeserver's wallet before it shows a payment as under way."""
-_FRAME_PARAMETERS: Final = frozenset(
-    {"widget", "user_id", "widget_id", "widgetId", "parentUrl", "theme", "client_id", QUERY}
-)
-
-Page = Callable[[Request], Awaitable[Response]]
 
 
 class WalletShell:
@@ -53,18 +46,15 @@ class WalletShell:
         self.payments = payments
         self.guard = guard
         self.pages = pages
+        self._frames = WidgetFrames(pages, service_name=lambda: _("Wallet"), camera=True)
         self.server = ServerName(config.server_name)
         self.public_url = config.web.public_url.rstrip("/")
         self.clock = clock
         self._tokens = tokens
 
     def show_at(self, router: APIRouter, path: str, page: Page) -> None:
-        """Serves a page there, and to a Matrix client the frame that loads it once it has signed in."""
-
-        async def answer(request: Request) -> Response:
-            return self._frame(request) if request.query_params.get("widget") else await page(request)
-
-        router.get(path)(answer)
+        """Serves a page there, also as a widget."""
+        self._frames.show_at(router, path, page)
 
     async def page(
         self,
@@ -137,23 +127,6 @@ class WalletShell:
             "amount_text": self.amount,
             "server": self.server,
         }
-
-    def _frame(self, request: Request) -> Response:
-        asked = [
-            (name, value)
-            for name, value in request.query_params.multi_items()
-            if name not in _FRAME_PARAMETERS
-        ]
-        path = request.url.path
-        # The pages that a frame will show are known only later; one of them wants the camera.
-        return self.pages.render(
-            request,
-            "widget_frame.html",
-            widget=True,
-            service_name=_("Wallet"),
-            camera=True,
-            content_path=f"{path}?{urlencode(asked)}" if asked else path,
-        )
 
 
 def position(text: str | None) -> int | None:

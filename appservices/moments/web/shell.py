@@ -6,20 +6,19 @@ empty, signs in through the Matrix client and loads its content with a bearer to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from appservices.chassis.clock import Clock, Tokens
 from appservices.chassis.homeserver import MatrixUnavailable
-from appservices.chassis.page_language import QUERY
 from appservices.chassis.pages import Pages, by_htmx
 from appservices.chassis.signed_in import SessionGuard, SignedIn
 from appservices.chassis.web_errors import limit_body
+from appservices.chassis.widget_frames import Page, WidgetFrames
 from appservices.moments.feature import Moments
 from appservices.moments.viewing import Seen
 from appservices.moments.web.addresses import PictureAddresses
@@ -30,11 +29,6 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 PATH: Final = "/moments"
 FORM_BYTES_MAX: Final = 64 * 1024
 """A Moment's text may take twelve bytes a character in a form."""
-_FRAME_PARAMETERS: Final = frozenset(
-    {"widget", "user_id", "widget_id", "widgetId", "parentUrl", "theme", "client_id", QUERY}
-)
-
-Page = Callable[[Request], Awaitable[Response]]
 
 
 class MomentsShell:
@@ -49,14 +43,11 @@ class MomentsShell:
         self.tokens = tokens
         self.addresses = PictureAddresses(clock, secret=tokens.hex(32).encode())
         self._pages = pages
+        self._frames = WidgetFrames(pages, service_name=lambda: _("Moments"))
 
     def show_at(self, router: APIRouter, path: str, page: Page) -> None:
-        """Serves a page there, and to a Matrix client the frame that loads it once it has signed in."""
-
-        async def answer(request: Request) -> Response:
-            return self._frame(request) if request.query_params.get("widget") else await page(request)
-
-        router.get(path)(answer)
+        """Serves a page there, also as a widget."""
+        self._frames.show_at(router, path, page)
 
     async def page(
         self,
@@ -108,21 +99,6 @@ class MomentsShell:
         """Moments as templates show them."""
         return await shown_moments(
             seen, signed_in.user_id, names=self.moments.names, address=self.addresses.of(signed_in)
-        )
-
-    def _frame(self, request: Request) -> Response:
-        asked = [
-            (name, value)
-            for name, value in request.query_params.multi_items()
-            if name not in _FRAME_PARAMETERS
-        ]
-        path = request.url.path
-        return self._pages.render(
-            request,
-            "widget_frame.html",
-            widget=True,
-            service_name=_("Moments"),
-            content_path=f"{path}?{urlencode(asked)}" if asked else path,
         )
 
 
