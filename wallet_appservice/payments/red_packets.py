@@ -16,7 +16,15 @@ from typing import Final, Protocol
 from appservices.chassis.chosen_languages import LanguageOf, english_for_all
 from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
-from appservices.vocabulary.ids import EventId, RoomId, TransferId, UserId, is_ledger_id, server_of
+from appservices.vocabulary.ids import (
+    EventId,
+    RoomId,
+    ServerName,
+    TransferId,
+    UserId,
+    is_ledger_id,
+    server_of,
+)
 from appservices.vocabulary.languages import speaking
 from appservices.vocabulary.money import CurrencyCode, Money, format_minor
 from wallet_appservice.ledger.values import NewAccount
@@ -258,19 +266,8 @@ class RedPackets:
         if self._payments.elsewhere is None:
             return
         peer = server_of(share.opener)
-        movement = Movement(
-            id=share.payment_id(packet.id),
-            kind=PaymentKind.SHARE,
-            payer=self._till.wallet_user,
-            payee=share.opener,
-            money=share.money,
-            debit=self._escrow(packet),
-            credit=peer_account(peer, share.money.currency),
-            memo=packet.words,
-            subject=packet.subject,
-            of=packet.id,
-            peer=peer,
-        )
+        id = share.payment_id(packet.id)
+        movement = self._out_of(packet, id, PaymentKind.SHARE, share.opener, share.money, peer=peer)
 
         def tell(outcome: Outcome) -> Sequence[Write]:
             if not isinstance(outcome, PaymentRefused):
@@ -288,18 +285,8 @@ class RedPackets:
 
     async def _give_share_back(self, packet: RedPacket, share: FoundShare) -> None:
         """What its opener's wallet did not take belongs to whoever filled the packet."""
-        movement = Movement(
-            id=share.return_id(packet.id),
-            kind=PaymentKind.RETURN,
-            payer=self._till.wallet_user,
-            payee=packet.sender,
-            money=share.money,
-            debit=self._escrow(packet),
-            credit=user_account(packet.sender, share.money.currency),
-            memo=packet.words,
-            subject=packet.subject,
-            of=packet.id,
-        )
+        id = share.return_id(packet.id)
+        movement = self._out_of(packet, id, PaymentKind.RETURN, packet.sender, share.money)
 
         def tell(outcome: Outcome) -> Sequence[Write]:
             if isinstance(outcome, PaymentRefused):
@@ -317,18 +304,8 @@ class RedPackets:
             logger.error("a share of red packet %s did not go back: %s", packet.id, outcome.refusal)
 
     async def _pay(self, packet: RedPacket, share: FoundShare) -> None:
-        movement = Movement(
-            id=share.payment_id(packet.id),
-            kind=PaymentKind.SHARE,
-            payer=self._till.wallet_user,
-            payee=share.opener,
-            money=share.money,
-            debit=self._escrow(packet),
-            credit=user_account(share.opener, share.money.currency),
-            memo=packet.words,
-            subject=packet.subject,
-            of=packet.id,
-        )
+        id = share.payment_id(packet.id)
+        movement = self._out_of(packet, id, PaymentKind.SHARE, share.opener, share.money)
 
         def tell(outcome: Outcome) -> Sequence[Write]:
             return () if isinstance(outcome, PaymentRefused) else store.share_paid(packet.id, share.opener)
@@ -346,18 +323,8 @@ class RedPackets:
         packet = await self._read(id)
         if packet is None or packet.state is not PacketState.RETURNING:
             return
-        movement = Movement(
-            id=packet.return_id(),
-            kind=PaymentKind.RETURN,
-            payer=self._till.wallet_user,
-            payee=packet.sender,
-            money=Money(packet.remaining_minor, packet.money.currency),
-            debit=self._escrow(packet),
-            credit=user_account(packet.sender, packet.money.currency),
-            memo=packet.words,
-            subject=packet.subject,
-            of=packet.id,
-        )
+        rest = Money(packet.remaining_minor, packet.money.currency)
+        movement = self._out_of(packet, packet.return_id(), PaymentKind.RETURN, packet.sender, rest)
 
         def tell(outcome: Outcome) -> Sequence[Write]:
             return () if isinstance(outcome, PaymentRefused) else store.returned(packet.id)
@@ -390,6 +357,32 @@ class RedPackets:
         async with self._database.read() as work:
             row = await store.packet(work, id)
         return packet_of(row) if row is not None else None
+
+    def _out_of(
+        self,
+        packet: RedPacket,
+        id: TransferId,
+        kind: PaymentKind,
+        payee: UserId,
+        money: Money,
+        *,
+        peer: ServerName | None = None,
+    ) -> Movement:
+        """Money that leaves the packet, to somebody here or to the wallet of `peer`."""
+        currency = money.currency
+        return Movement(
+            id=id,
+            kind=kind,
+            payer=self._till.wallet_user,
+            payee=payee,
+            money=money,
+            debit=self._escrow(packet),
+            credit=user_account(payee, currency) if peer is None else peer_account(peer, currency),
+            memo=packet.words,
+            subject=packet.subject,
+            of=packet.id,
+            peer=peer,
+        )
 
     def _escrow(self, packet: RedPacket) -> NewAccount:
         return escrow_account(self._till.wallet_user, packet.id, packet.money.currency)
