@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from canonicaljson import encode_canonical_json
@@ -94,7 +95,7 @@ class Across:
             if changes:
                 peer = UserId(f"@{localpart_of(self._own_user)}:{server}")
                 await work.apply(changes)
-                work.after_commit(lambda peer=peer: self.wake(peer))  # type: ignore[misc]
+                work.after_commit(partial(self.wake, peer))
 
     def _changes(
         self, moment_id: MomentId, server: ServerName, wanted: Mapping[str, Item], told: Mapping[str, str]

@@ -15,6 +15,7 @@ from appservices.chassis.database import open_database
 from appservices.chassis.web_sessions import SessionStore, SignInWay
 from appservices.vocabulary.ids import UserId
 from tests.browser.conftest import DESKTOP, OpenPage, is_wider_than_its_window, serious_findings
+from tests.conftest import StackOf
 from tests.contacts import ignore
 from tests.moments_people import Friend, friends, jpeg
 from tests.stack import Stack
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture
-def weft(stack_of: object) -> Stack:
-    stack: Stack = stack_of(0)  # type: ignore[operator]
+def weft(stack_of: StackOf) -> Stack:
+    """The whole Weft of the session; `stack` is the browser tests' own, without a homeserver."""
+    stack = stack_of(0)
     stack.wait_until_ready()
     return stack
 
