@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 import wallet_appservice.storage
 from appservices.chassis.clock import system_clock
 from appservices.chassis.database import Database, Write
-from appservices.vocabulary.ids import TransferId, derived_id
+from appservices.vocabulary.ids import AccountId, TransferId, derived_id
 from appservices.vocabulary.money import CurrencyCode
 from wallet_appservice.ledger.engine import Ledger
+from wallet_appservice.ledger.rules import judge
 from wallet_appservice.ledger.submissions import Submission
 from wallet_appservice.ledger.values import (
     Account,
@@ -25,7 +26,7 @@ from wallet_appservice.ledger.values import (
     TransferResult,
     account_for,
 )
-from wallet_appservice.ledger.view import FourSums
+from wallet_appservice.ledger.view import FourSums, View
 from wallet_appservice.storage.ledger_store import SqlLedgerStore
 
 WALLET_MIGRATIONS = Path(wallet_appservice.storage.__path__[0]) / "migrations"
@@ -34,6 +35,13 @@ ISSUANCE = account_for(AccountKind.ISSUANCE, owner="issuance", currency=EUR)
 ALICE = account_for(AccountKind.USER, owner="@alice:a.example", currency=EUR)
 BOB = account_for(AccountKind.USER, owner="@bob:a.example", currency=EUR)
 PEOPLE = (ISSUANCE, ALICE, BOB)
+
+
+def judged(
+    view: View, transfers: Sequence[Transfer], *, at_ms: int, accounts_refused: Collection[AccountId] = ()
+) -> tuple[TransferResult, ...]:
+    """All answers of the rules."""
+    return tuple(judge(view, transfers, at_ms=at_ms, accounts_refused=accounts_refused))
 
 
 def four_sums(account: Account) -> FourSums:

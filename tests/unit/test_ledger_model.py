@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appservices.vocabulary.money import CurrencyCode
-from tests.ledger_samples import four_sums, payment, transfer_id, with_sums
-from wallet_appservice.ledger.rules import content_refusal, judge, open_accounts
+from tests.ledger_samples import four_sums, judged, payment, transfer_id, with_sums
+from wallet_appservice.ledger.rules import content_refusal, open_accounts
 from wallet_appservice.ledger.values import (
     Account,
     AccountKind,
@@ -145,11 +145,11 @@ class LedgerModel(RuleBasedStateMachine):
             )
         )
         mark = view.mark()
-        results = judge(view, transfers, at_ms=self.now_ms)
+        results = judged(view, transfers, at_ms=self.now_ms)
         changes = view.changes()
         view.roll_back(mark)
         assert not view.changes().transfers
-        assert judge(view, transfers, at_ms=self.now_ms) == results, "rolling back was incomplete"
+        assert judged(view, transfers, at_ms=self.now_ms) == results, "rolling back was incomplete"
         assert view.changes() == changes
         self.check_results(transfers, results, {stored.transfer.id for stored in changes.transfers})
         for stored in changes.transfers:

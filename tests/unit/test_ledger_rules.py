@@ -9,8 +9,19 @@ import pytest
 
 from appservices.vocabulary.ids import AccountId, TransferId
 from appservices.vocabulary.money import AMOUNT_MINOR_MAX, CurrencyCode
-from tests.ledger_samples import ALICE, BOB, EUR, ISSUANCE, PEOPLE, deposit, payment, refusals, transfer_id
-from wallet_appservice.ledger.rules import judge, open_accounts
+from tests.ledger_samples import (
+    ALICE,
+    BOB,
+    EUR,
+    ISSUANCE,
+    PEOPLE,
+    deposit,
+    judged,
+    payment,
+    refusals,
+    transfer_id,
+)
+from wallet_appservice.ledger.rules import open_accounts
 from wallet_appservice.ledger.values import (
     BALANCE_MINOR_MAX,
     AccountKind,
@@ -37,12 +48,12 @@ def view() -> View:
     """Alice has 100, Bob nothing."""
     view = View(Loaded())
     open_accounts(view, (*PEOPLE, HOUR))
-    assert refusals(judge(view, (deposit("opening", ALICE, 100),), at_ms=NOW)) == [None]
+    assert refusals(judged(view, (deposit("opening", ALICE, 100),), at_ms=NOW)) == [None]
     return view
 
 
 def answers(view: View, *transfers: Transfer, at_ms: int = NOW) -> list[TransferRefusal | None]:
-    return refusals(judge(view, transfers, at_ms=at_ms))
+    return refusals(judged(view, transfers, at_ms=at_ms))
 
 
 def available(view: View, account: Any) -> int:
@@ -139,8 +150,8 @@ def test_refusals_are_declared_in_the_order_in_which_they_are_found() -> None:
 
 
 def test_a_repeated_id_gets_the_first_answer_and_moves_nothing(view: View) -> None:
-    (first,) = judge(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW)
-    (again,) = judge(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW + 5_000)
+    (first,) = judged(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW)
+    (again,) = judged(view, (payment("tea", ALICE, BOB, 30),), at_ms=NOW + 5_000)
     assert again == first._replace(replayed=True)
     assert available(view, BOB) == 30
 
@@ -169,9 +180,9 @@ def test_a_known_id_with_other_content_is_refused(
 
 def test_a_refused_id_stays_refused_when_the_balance_suffices_later(view: View) -> None:
     transfer = payment("car", ALICE, BOB, 5_000)
-    (first,) = judge(view, (transfer,), at_ms=NOW)
+    (first,) = judged(view, (transfer,), at_ms=NOW)
     answers(view, deposit("salary", ALICE, 9_000))
-    (again,) = judge(view, (transfer,), at_ms=NOW + 1)
+    (again,) = judged(view, (transfer,), at_ms=NOW + 1)
     assert (again.refusal, again.at_ms, again.replayed) == (
         TransferRefusal.BALANCE_TOO_LOW,
         first.at_ms,
@@ -330,9 +341,9 @@ def test_a_chain_that_is_linked_to_nothing_is_refused(view: View) -> None:
 @pytest.mark.parametrize("amount_minor", [10, 1_000])
 def test_a_repeated_chain_gets_its_first_answers(view: View, amount_minor: int) -> None:
     chain = (payment("1", ALICE, BOB, 10, linked=True), payment("2", ALICE, BOB, amount_minor))
-    first = judge(view, chain, at_ms=NOW)
+    first = judged(view, chain, at_ms=NOW)
     answers(view, deposit("more", ALICE, 10_000))
-    again = judge(view, chain, at_ms=NOW + 1)
+    again = judged(view, chain, at_ms=NOW + 1)
     assert again == tuple(result._replace(replayed=True) for result in first)
 
 
@@ -407,5 +418,7 @@ def test_a_faulty_account_is_not_opened(view: View, account: Any, refusal: Accou
 
 
 def test_a_transfer_with_a_refused_account_is_refused(view: View) -> None:
-    (result,) = judge(view, (payment("tea", ALICE, BOB, 1),), at_ms=NOW, accounts_refused=frozenset({BOB.id}))
+    (result,) = judged(
+        view, (payment("tea", ALICE, BOB, 1),), at_ms=NOW, accounts_refused=frozenset({BOB.id})
+    )
     assert result.refusal is TransferRefusal.ACCOUNT_REFUSED

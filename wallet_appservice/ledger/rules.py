@@ -72,33 +72,14 @@ def judge(
     at_ms: int,
     accounts_refused: Collection[AccountId] = (),
     content_refusals: Sequence[TransferRefusal | None] | None = None,
-) -> tuple[TransferResult, ...]:
-    """Applies to the view what the rules allow and answers each transfer, in order.
+) -> Iterator[TransferResult]:
+    """Applies to the view what the rules allow and answers each transfer, in order, no further than its
+    answers are taken; those of a chain come of one piece.
 
     `content_refusals` are what `content_refusal` says of each, from whoever has asked it already.
     """
     if content_refusals is None:
         content_refusals = [content_refusal(transfer) for transfer in transfers]
-    return tuple(
-        judging(
-            view,
-            transfers,
-            at_ms=at_ms,
-            accounts_refused=accounts_refused,
-            content_refusals=content_refusals,
-        )
-    )
-
-
-def judging(
-    view: View,
-    transfers: Sequence[Transfer],
-    *,
-    at_ms: int,
-    accounts_refused: Collection[AccountId],
-    content_refusals: Sequence[TransferRefusal | None],
-) -> Iterator[TransferResult]:
-    """As `judge`, no further than its results are taken; those of a chain come of one piece."""
     judgement = _Judgement(view, at_ms, accounts_refused)
     start = 0
     for end, transfer in enumerate(transfers, 1):

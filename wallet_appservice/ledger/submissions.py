@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final, Generic, NamedTuple
 
 from appservices.vocabulary.ids import AccountId, TransferId, is_ledger_id
-from wallet_appservice.ledger.rules import AccountResult, judging, open_accounts
+from wallet_appservice.ledger.rules import AccountResult, judge, open_accounts
 from wallet_appservice.ledger.store import Effect
 from wallet_appservice.ledger.values import NewAccount, Transfer, TransferRefusal, TransferResult
 from wallet_appservice.ledger.view import Loaded, View, Wanted
@@ -134,7 +134,7 @@ def judge_in_steps(view: View, waiting: Waiting[Effect], at_ms: int) -> Iterator
         if submission.accounts:
             accounts = open_accounts(view, submission.accounts)
             refused = [result.account.id for result in accounts if result.refusal is not None]
-        results = judging(
+        results = judge(
             view,
             submission.transfers,
             at_ms=at_ms,
