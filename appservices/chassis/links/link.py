@@ -67,9 +67,9 @@ IDLE_SECONDS: Final = 2.0
 RETRY_SECONDS_MAX: Final = 30.0
 FLOOD_MESSAGES_MAX: Final = 400
 FLOOD_SECONDS: Final = 10.0
+"""More messages than that within FLOOD_SECONDS are dropped unread; what was true comes again."""
 TIME_RESERVED_MS: Final = 60_000
 """How far ahead of what was said the time is written down below which nothing is said after a restart."""
-"""More messages than that within FLOOD_SECONDS are dropped unread; what was true comes again."""
 
 
 class Link:
