@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from synapse.module_api import LoggingTransaction, ModuleApi
 
+from synapse_modules.making_tables import make_tables
+
 OVERLAP_MS: Final = 2_000
 """Changes noted so long before a token are told again: another worker's clock may be behind."""
 ROWS_MAX: Final = 5_000
 """With more changes than this, all is to be asked for anew."""
-TRIES_MAX: Final = 5
 
 _MAKE: Final = """
     CREATE TABLE IF NOT EXISTS weft_contact_changes (
@@ -63,17 +64,9 @@ class Changes:
         return answer
 
     async def _make(self) -> None:
-        """Workers that start together may collide in PostgreSQL, even with IF NOT EXISTS."""
-        for left in range(TRIES_MAX, 0, -1):
-            if self._made:
-                return
-            try:
-                await self._api.run_db_interaction("weft_make_contact_changes", _make_table)
-                self._made = True
-            except Exception:
-                if left == 1:
-                    raise
-                await self._api.sleep(0.1)
+        if not self._made:
+            await make_tables(self._api, "weft_make_contact_changes", _make_table)
+            self._made = True
 
 
 def _place(token: str | None) -> tuple[int, int] | None:

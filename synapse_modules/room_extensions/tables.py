@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from synapse.module_api import LoggingTransaction, ModuleApi
 
-MAKE_TRIES_MAX: Final = 5
+from synapse_modules.making_tables import make_tables
 
 _MAKE: Final = (
     """
@@ -67,18 +67,10 @@ class Tables:
         return found
 
     async def make(self) -> None:
-        """Makes the tables once. Workers starting together may collide in PostgreSQL even with IF NOT
-        EXISTS; the second try then finds them made."""
-        tries = 0
-        while not self._made:
-            tries += 1
-            try:
-                await self._api.run_db_interaction("weft_make_tables", _make, self._unlimited_users)
-                self._made = True
-            except Exception:
-                if tries == MAKE_TRIES_MAX:
-                    raise
-                await self._api.sleep(0.1 * tries)
+        """Makes the tables once."""
+        if not self._made:
+            await make_tables(self._api, "weft_make_tables", _make, self._unlimited_users)
+            self._made = True
 
 
 def _make(transaction: LoggingTransaction, unlimited_users: tuple[str, ...]) -> None:
