@@ -18,6 +18,7 @@ from appservices.chassis.clock import Clock
 from appservices.chassis.database import Write
 from appservices.chassis.links.link import Link
 from appservices.chassis.links.switchboard import LinkRefused, Switchboard
+from appservices.chassis.shared_reads import SharedReads
 from appservices.vocabulary.ids import EventId, RoomId, ServerName, TransferId, UserId
 from appservices.vocabulary.money import CurrencyCode, Money
 from wallet_appservice.clearing.items import Prepare
@@ -145,6 +146,7 @@ class ClearingPayments:
         self.request_of: Callable[[TransferId, UserId], Awaitable[TransferId | None]] = _no_request
         """What the other wallet calls the request that somebody of ours pays, by ours and who is asked."""
         self._waiting: dict[TransferId, asyncio.Future[PaymentRecord]] = {}
+        self._unanswered: SharedReads[ServerName, bool] = SharedReads(self._leaving_unanswered)
 
     async def serves(self, server: ServerName) -> bool:
         return await self._peers.wallet_of(server) is not None
@@ -207,24 +209,24 @@ class ClearingPayments:
             return None
         if link.state.state != "open" or link.silent_ms > SILENCE_MS_MAX:
             return None
-        if await self._leaves_unanswered(server):
+        if await self._unanswered.get(server):
             return None
         return link if await link.wait_until_open(OPENING_SECONDS_MAX) else None
 
-    async def _leaves_unanswered(self, server: ServerName) -> bool:
-        """Whether the peer takes questions and answers none: what is held for it would only grow."""
+    async def _leaving_unanswered(self, servers: Sequence[ServerName]) -> dict[ServerName, bool]:
+        """The peers that take questions and answer none: what is held for them would only grow."""
         columns = clearing_out.c
         query = (
-            select(columns.id)
+            select(columns.server)
             .where(
-                columns.server == server,
+                columns.server.in_(servers),
                 columns.state == PREPARED,
                 columns.expires_at_ms < self._clock() - UNANSWERED_MS_MAX,
             )
-            .limit(1)
+            .distinct()
         )
         async with self._till.database.read() as work:
-            return (await work.execute(query)).first() is not None
+            return {ServerName(server): True for server in (await work.execute(query)).scalars()}
 
     async def _question(self, movement: Movement, link: Link) -> Sequence[Write]:
         """What is committed with the held money: the row that remembers it, and the item for the peer."""
